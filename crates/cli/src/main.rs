@@ -1,0 +1,2 @@
+//! The `psdb` binary.
+fn main() {}

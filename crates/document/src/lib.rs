@@ -1,0 +1,9 @@
+//! What documents mean: BSON values and their order, key encoding, paths, filters, updates, projections,
+//! expressions and pipeline stages.
+//!
+//! Pure: nothing in here does I/O, reads a clock or draws a random number; what an operator needs of those comes in
+//! through its context. Called by `query` (one shard's work) and `router` (merging, pipelines).
+
+pub mod value;
+
+pub use value::{ArrayRef, DocBuf, DocRef, Kind, RawDoc, Value};
