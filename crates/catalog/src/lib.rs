@@ -1,1 +1,17 @@
-//! catalog
+//! The cluster's own metadata as a pure state machine: nodes, collections, their indexes and shard maps.
+//!
+//! Replicated by a Raft group of its own. Its leader evaluates a [`Command`] against its [`Catalog`]; what comes out is
+//! physical, keys and values ([`storage::KvBatch`]), which every node applies to its store and to the catalog it keeps in
+//! memory. Called by `replica` (evaluation) and `router` (reading). Always holds: nothing in here does I/O, reads a
+//! clock or draws a random number; equal catalogs and equal commands give equal batches.
+
+pub mod command;
+pub mod record;
+pub mod state;
+
+pub use command::{Command, NewIndex, Reply};
+pub use record::{
+    CollectionRecord, CollectionState, IndexSpec, IndexState, KeyDirection, NodeRecord, ReplicaPlacement,
+    ShardMap, ShardPlacement,
+};
+pub use state::Catalog;

@@ -1,0 +1,218 @@
+//! The records that the catalog consists of, and their form on disk.
+//!
+//! A record's value is `[format version u8][crc32 u32 LE][BSON]`; fields may be added with defaults, never reused.
+
+use base::{CollectionId, Epoch, IndexId, Namespace, NodeId, ReplicaId, ShardId};
+use bson::Document;
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// The format that this version writes.
+const FORMAT_VERSION: u8 = 1;
+
+/// A node of the cluster.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NodeRecord {
+    /// Its id.
+    pub id: NodeId,
+    /// Its name in the configuration.
+    pub name: String,
+    /// Where clients reach it.
+    pub listen: String,
+}
+
+/// Whether a collection is in use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CollectionState {
+    /// Serves clients.
+    Active,
+    /// Was dropped; its replicas are being removed. Its name may already belong to another collection.
+    Dropping,
+}
+
+/// A collection.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CollectionRecord {
+    /// Its id, never used again.
+    pub id: CollectionId,
+    /// The UUID that clients see.
+    #[serde(with = "serde_uuid")]
+    pub uuid: [u8; 16],
+    /// Its current name.
+    pub namespace: Namespace,
+    /// Options as given to `create`.
+    pub options: Document,
+    /// Whether it is in use.
+    pub state: CollectionState,
+    /// Its indexes, the one on `_id` first, each with its state.
+    pub indexes: Vec<(IndexSpec, IndexState)>,
+    /// The id that the next index gets.
+    pub next_index: IndexId,
+    /// The fields whose hash chooses the shard.
+    pub shard_key: Vec<String>,
+    /// Its shards.
+    pub shard_map: ShardMap,
+}
+
+impl CollectionRecord {
+    /// The index called `name`.
+    pub fn index(&self, name: &str) -> Option<&(IndexSpec, IndexState)> {
+        self.indexes.iter().find(|(spec, _)| spec.name == name)
+    }
+}
+
+/// A collection's shards, in the order of their hash ranges, which cover every hash exactly once.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ShardMap {
+    /// Its version.
+    pub epoch: Epoch,
+    /// The shards.
+    pub shards: Vec<ShardPlacement>,
+}
+
+impl ShardMap {
+    /// The shard that owns `hash`.
+    pub fn owner(&self, hash: u64) -> &ShardPlacement {
+        let after = self.shards.partition_point(|shard| shard.first_hash() <= hash);
+        let position = after.checked_sub(1).expect("the first shard starts at hash zero");
+        self.shards.get(position).expect("a partition point lies within its slice")
+    }
+}
+
+/// One shard and where its replicas are.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ShardPlacement {
+    /// The shard.
+    pub shard: ShardId,
+    /// First hash it owns, as its two halves: BSON has no unsigned 64-bit integer.
+    pub first: (u32, u32),
+    /// Last hash it owns (inclusive), as its two halves.
+    pub last: (u32, u32),
+    /// Its replicas.
+    pub replicas: Vec<ReplicaPlacement>,
+}
+
+impl ShardPlacement {
+    /// A shard that owns every hash.
+    pub fn whole(shard: ShardId, replicas: Vec<ReplicaPlacement>) -> ShardPlacement {
+        ShardPlacement { shard, first: (0, 0), last: (u32::MAX, u32::MAX), replicas }
+    }
+
+    /// First hash it owns.
+    pub fn first_hash(&self) -> u64 {
+        join(self.first)
+    }
+
+    /// Last hash it owns.
+    pub fn last_hash(&self) -> u64 {
+        join(self.last)
+    }
+}
+
+fn join((high, low): (u32, u32)) -> u64 {
+    (u64::from(high) << 32) | u64::from(low)
+}
+
+/// One replica and its node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaPlacement {
+    /// The replica.
+    pub replica: ReplicaId,
+    /// Its node.
+    pub node: NodeId,
+}
+
+/// The order of one field in an index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum KeyDirection {
+    /// 1
+    Ascending,
+    /// -1
+    Descending,
+}
+
+/// What an index is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IndexSpec {
+    /// Its id within the collection; 0 is the index on `_id`.
+    pub id: IndexId,
+    /// Its name.
+    pub name: String,
+    /// Dotted paths with their order, at least one.
+    pub key: Vec<(String, KeyDirection)>,
+    /// Whether two documents may share a key.
+    pub unique: bool,
+}
+
+impl IndexSpec {
+    /// The index that every collection has: document keys themselves are its entries.
+    pub fn id_index() -> IndexSpec {
+        IndexSpec {
+            id: IndexId(0),
+            name: "_id_".to_owned(),
+            key: vec![("_id".to_owned(), KeyDirection::Ascending)],
+            unique: true,
+        }
+    }
+
+    /// The key pattern as clients write it.
+    pub fn key_document(&self) -> Document {
+        let direction = |direction: &KeyDirection| match direction {
+            KeyDirection::Ascending => 1,
+            KeyDirection::Descending => -1,
+        };
+        self.key.iter().map(|(path, order)| (path.clone(), bson::Bson::Int32(direction(order)))).collect()
+    }
+}
+
+/// How far an index is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum IndexState {
+    /// Being filled from the documents; maintained by writes, not read.
+    Building,
+    /// Complete.
+    Ready,
+    /// Dropped or failed; its entries are being removed.
+    Dropping,
+}
+
+/// Encodes a record as a stored value.
+pub(crate) fn encode<T: Serialize>(record: &T) -> Bytes {
+    let body = bson::serialize_to_vec(record).expect("catalog records hold nothing that BSON cannot");
+    let mut value = Vec::with_capacity(body.len() + 5);
+    value.push(FORMAT_VERSION);
+    value.extend_from_slice(&crc32fast::hash(&body).to_le_bytes());
+    value.extend_from_slice(&body);
+    value.into()
+}
+
+/// Decodes a stored value. Faults on a wrong checksum or a newer format.
+pub(crate) fn decode<T: DeserializeOwned>(key: &[u8], value: &[u8]) -> storage::Result<T> {
+    let corrupt =
+        |what: &str| storage::Fault::corruption(format!("Catalog record {}: {what}", key.escape_ascii()));
+    let (version, rest) = value.split_first().ok_or_else(|| corrupt("is empty"))?;
+    if *version != FORMAT_VERSION {
+        return Err(corrupt(&format!("has format version {version}, this program knows {FORMAT_VERSION}")));
+    }
+    let (checksum, body) = rest.split_first_chunk::<4>().ok_or_else(|| corrupt("is too short"))?;
+    if u32::from_le_bytes(*checksum) != crc32fast::hash(body) {
+        return Err(corrupt("has a wrong checksum"));
+    }
+    bson::deserialize_from_slice(body).map_err(|error| corrupt(&format!("does not decode: {error}")))
+}
+
+mod serde_uuid {
+    //! A UUID as BSON binary, subtype 4.
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(uuid: &[u8; 16], serializer: S) -> Result<S::Ok, S::Error> {
+        bson::Binary { subtype: bson::spec::BinarySubtype::Uuid, bytes: uuid.to_vec() }.serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<[u8; 16], D::Error> {
+        let binary = bson::Binary::deserialize(deserializer)?;
+        binary.bytes.try_into().map_err(|_| serde::de::Error::custom("a UUID has 16 bytes"))
+    }
+}
