@@ -4,6 +4,11 @@
 //! Pure: nothing in here does I/O, reads a clock or draws a random number; what an operator needs of those comes in
 //! through its context. Called by `query` (one shard's work) and `router` (merging, pipelines).
 
+pub mod context;
+pub mod number;
+pub mod order;
+pub mod path;
 pub mod value;
 
+pub use context::{EvalContext, Variables};
 pub use value::{ArrayRef, DocBuf, DocRef, Kind, RawDoc, Value};
