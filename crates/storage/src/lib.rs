@@ -8,12 +8,15 @@
 //!
 //! Always holds: an error from here is a [`Fault`]; the node that meets one stops and never carries on.
 
+mod codec;
 pub mod fault;
 pub mod kv;
 pub mod log;
+pub mod memory;
 pub mod store;
 
 pub use fault::{Fault, Result};
 pub use kv::{Direction, KeyRange, KvBatch, KvOp};
 pub use log::{LogBatch, LogEntry, LogWriter, RaftLog, ReplicaLogState, ReplicaWrites, WriteDone};
+pub use memory::{DiskPart, MemoryDisk, MemoryLogWriter, MemoryRaftLog, MemoryStore};
 pub use store::{KeyspaceName, Scan, Store, View};

@@ -101,3 +101,48 @@ pub trait LogWriter: Send + Sync + 'static {
     /// fault every later batch fails with the same fault.
     fn submit(&self, batch: LogBatch, done: WriteDone);
 }
+
+/// What matters about a replica's log when entries are appended to it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LogShape {
+    /// First and last entry kept.
+    pub(crate) bounds: Option<(LogIndex, LogIndex)>,
+    /// Where the log starts when no entry is kept; 0 for an empty log.
+    pub(crate) truncated: LogIndex,
+}
+
+impl LogShape {
+    /// The shape of a log that nothing was written to.
+    pub(crate) const EMPTY: LogShape = LogShape { bounds: None, truncated: LogIndex(0) };
+}
+
+/// Faults when `writes` would leave a hole in a replica's log or bring back what was compacted away. Returns the shape
+/// afterwards.
+pub(crate) fn check_entries(
+    replica: ReplicaId,
+    before: LogShape,
+    writes: &ReplicaWrites,
+) -> Result<LogShape> {
+    let mut shape = if writes.clean { LogShape::EMPTY } else { before };
+    if let Some(state) = &writes.state {
+        shape.truncated = state.truncated_index;
+    }
+    if let (Some(first), Some(last)) = (writes.entries.first(), writes.entries.last()) {
+        let lowest = shape.bounds.map_or(shape.truncated.next(), |(first, _)| first);
+        let highest = shape.bounds.map_or(lowest, |(_, last)| last.next());
+        let gapless =
+            writes.entries.windows(2).all(|pair| matches!(pair, [one, two] if one.index.next() == two.index));
+        if first.index < lowest || first.index > highest || !gapless {
+            return Err(Fault::corruption(format!(
+                "entries {} to {} of replica {replica} do not fit its Raft log, which continues between {lowest} \
+                 and {highest}",
+                first.index, last.index
+            )));
+        }
+        shape.bounds = Some((lowest.min(first.index), last.index));
+    }
+    if let (Some(to), Some((first, last))) = (writes.compact_to, shape.bounds) {
+        shape.bounds = (to < last).then_some((first.max(to.next()), last));
+    }
+    Ok(shape)
+}

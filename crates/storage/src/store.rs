@@ -1,11 +1,12 @@
 //! The state store's contract: keyspaces of ordered keys, one for each replica and generation.
 
+use std::fmt;
 use std::sync::Arc;
 
 use base::{Generation, LogIndex, ReplicaId, ShardId};
 use bytes::Bytes;
 
-use crate::{Direction, KeyRange, KvBatch, Result};
+use crate::{Direction, Fault, KeyRange, KvBatch, Result};
 
 /// The name of one replica's keyspace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -18,6 +19,12 @@ pub struct KeyspaceName {
     pub generation: Generation,
 }
 
+impl fmt::Display for KeyspaceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}-{}", self.shard, self.replica, self.generation)
+    }
+}
+
 /// What a scan yields: keys and values in order. Owns its read view, so it may outlive the [`View`] it came from.
 pub type Scan = Box<dyn Iterator<Item = Result<(Bytes, Bytes)>> + Send>;
 
@@ -26,7 +33,8 @@ pub type Scan = Box<dyn Iterator<Item = Result<(Bytes, Bytes)>> + Send>;
 /// Contract, in order: a batch is applied only after its entry is committed; `apply` is atomic, includes the applied
 /// index and is visible to views made after it returns; it survives a crash only once `flush` has returned, and what
 /// survives of a keyspace is always the state right after one applied index (a prefix of what was applied). The Raft log is
-/// therefore kept from the durable applied index on.
+/// therefore kept from the durable applied index on. The same holds for creating and dropping: until `flush` returns,
+/// a crash may leave a keyspace as it was before. Keys start with a byte other than zero; the store keeps the others.
 pub trait Store: Send + Sync + 'static {
     /// Creates a keyspace, or opens it when it exists.
     fn create_keyspace(&self, name: KeyspaceName) -> Result<()>;
@@ -64,4 +72,30 @@ pub trait View: Send + Sync {
 
     /// The keys of `range` with their values.
     fn scan(&self, range: KeyRange, direction: Direction) -> Scan;
+
+    /// The keyspace's applied index as of this view: what a snapshot made from it covers.
+    fn applied_index(&self) -> Result<LogIndex>;
+}
+
+/// Keys from this byte on belong to the store's users; smaller ones to the store itself.
+pub(crate) const USER_KEYS_START: u8 = 1;
+
+/// Faults when a batch has a key that the store keeps for itself: an empty one, or one that starts with a zero byte.
+pub(crate) fn check_keys(name: KeyspaceName, batch: &KvBatch) -> Result<()> {
+    let reserved = |key: &[u8]| key.first().is_none_or(|&byte| byte < USER_KEYS_START);
+    match batch.ops.iter().find(|op| reserved(op.key())) {
+        None => Ok(()),
+        Some(op) => Err(Fault::corruption(format!(
+            "a batch for keyspace {name} has the reserved key \"{}\"",
+            op.key().escape_ascii()
+        ))),
+    }
+}
+
+pub(crate) fn no_keyspace(name: KeyspaceName) -> Fault {
+    Fault::corruption(format!("the store has no keyspace {name}"))
+}
+
+pub(crate) fn not_ascending(name: KeyspaceName, before: LogIndex, applied: LogIndex) -> Fault {
+    Fault::corruption(format!("keyspace {name} is at applied index {before} and was told to apply {applied}"))
 }
