@@ -5,6 +5,7 @@
 //! through its context. Called by `query` (one shard's work) and `router` (merging, pipelines).
 
 pub mod context;
+pub mod filter;
 pub mod number;
 pub mod order;
 pub mod path;
