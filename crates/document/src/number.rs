@@ -12,6 +12,12 @@ use num_bigint::BigUint;
 
 use crate::value::Value;
 
+pub mod arithmetic;
+mod decimal;
+pub mod summation;
+
+pub use arithmetic::Numeric;
+
 /// Digits of the largest decimal128 coefficient.
 const DIGITS_MAX: u32 = 34;
 const COEFFICIENT_MAX: u128 = 10_u128.pow(DIGITS_MAX) - 1;
