@@ -6,9 +6,12 @@
 
 pub mod context;
 pub mod filter;
+pub mod key;
 pub mod number;
 pub mod order;
 pub mod path;
+pub mod sort;
+pub mod validate;
 pub mod value;
 
 pub use context::{EvalContext, Variables};

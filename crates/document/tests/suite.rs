@@ -4,3 +4,4 @@
 mod filter;
 mod order;
 mod support;
+mod validate;

@@ -1,5 +1,6 @@
 //! What the tests of this crate share: values written and printed as in a shell, and running scripts.
 
+pub(crate) mod any;
 pub(crate) mod json;
 
 use std::error::Error;
