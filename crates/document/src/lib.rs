@@ -5,6 +5,8 @@
 //! through its context. Called by `query` (one shard's work) and `router` (merging, pipelines).
 
 pub mod context;
+pub mod display;
+pub mod expression;
 pub mod filter;
 pub mod key;
 pub mod number;

@@ -1,0 +1,69 @@
+//! `$let` and `$literal`.
+
+use base::{Code, Error, Result};
+
+use super::parse::{Parser, not_an_object};
+use super::{Call, Expression, Operand, Outcome};
+use crate::value::Value;
+
+/// The value as it stands, without reading `$` in it.
+pub(crate) fn parse_literal(value: &Value<'_>, _: &mut Parser<'_>) -> Result<Vec<Option<Expression>>> {
+    Ok(vec![Some(Expression::constant(value.to_bson()))])
+}
+
+pub(crate) fn literal<'a>(call: &Call<'a>) -> Outcome<'a> {
+    call.get(0)
+}
+
+/// `[value, value, .., in]`
+pub(crate) fn parse_let(value: &Value<'_>, parser: &mut Parser<'_>) -> Result<Vec<Option<Expression>>> {
+    let document = value.as_document().ok_or_else(|| not_an_object(16874, "$let", value))?;
+    let (mut vars, mut body) = (None, None);
+    for (name, value) in document.iter() {
+        match name {
+            "vars" => vars = Some(value),
+            "in" => body = Some(value),
+            _ => return Err(Error::new(Code(16875), format!("Unrecognized parameter to $let: {name}"))),
+        }
+    }
+    let vars = vars.ok_or_else(|| Error::new(Code(16876), "Missing 'vars' parameter to $let"))?;
+    let body = body.ok_or_else(|| Error::new(Code(16877), "Missing 'in' parameter to $let"))?;
+    let vars = vars.as_document().ok_or_else(|| {
+        let message = format!("invalid parameter: expected an object (vars), found: {}", vars.kind().name());
+        Error::new(Code(10065), message)
+    })?;
+    let (mut names, mut arguments) = (Vec::new(), Vec::new());
+    for (name, value) in vars.iter() {
+        check_name(name)?;
+        arguments.push(Some(parser.expression(&value)?));
+        names.push(name.to_owned());
+    }
+    arguments.push(Some(parser.expression_with(names, &body)?));
+    Ok(arguments)
+}
+
+pub(crate) fn apply_let<'a>(call: &Call<'a>) -> Outcome<'a> {
+    let body = call.len().saturating_sub(1);
+    let values: Vec<_> = (0..body).map(|index| call.get(index)).collect::<Result<_>>()?;
+    Ok(call.get_with(body, &values)?.map(Operand::Owned))
+}
+
+/// Checks the name of a variable that a user binds.
+pub(crate) fn check_name(name: &str) -> Result<()> {
+    let Some(first) = name.chars().next() else {
+        return Err(Error::failed_to_parse("empty variable names are not allowed"));
+    };
+    if name == "CURRENT" {
+        return Ok(());
+    }
+    if !first.is_ascii_lowercase() && first.is_ascii() {
+        let message = format!("'{name}' starts with an invalid character for a user variable name");
+        return Err(Error::failed_to_parse(message));
+    }
+    let allowed = |c: char| c.is_ascii_alphanumeric() || c == '_' || !c.is_ascii();
+    if let Some(refused) = name.chars().find(|&c| !allowed(c)) {
+        let message = format!("'{name}' contains an invalid character for a variable name: '{refused}'");
+        return Err(Error::failed_to_parse(message));
+    }
+    Ok(())
+}
