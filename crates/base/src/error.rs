@@ -108,6 +108,7 @@ codes! {
     NAMESPACE_NOT_FOUND = 26, "NamespaceNotFound";
     INDEX_NOT_FOUND = 27, "IndexNotFound";
     PATH_NOT_VIABLE = 28, "PathNotViable";
+    CANNOT_BACKFILL_ARRAY = 34, "CannotBackfillArray";
     CONFLICTING_UPDATE_OPERATORS = 40, "ConflictingUpdateOperators";
     CURSOR_NOT_FOUND = 43, "CursorNotFound";
     NAMESPACE_EXISTS = 48, "NamespaceExists";
@@ -118,6 +119,7 @@ codes! {
     EMPTY_FIELD_NAME = 56, "EmptyFieldName";
     DOTTED_FIELD_NAME = 57, "DottedFieldName";
     COMMAND_NOT_FOUND = 59, "CommandNotFound";
+    NOT_EXACT_VALUE_FIELD = 82, "NotExactValueField";
     WRITE_CONCERN_FAILED = 64, "WriteConcernFailed";
     MULTIPLE_ERRORS_OCCURRED = 65, "MultipleErrorsOccurred";
     IMMUTABLE_FIELD = 66, "ImmutableField";

@@ -4,4 +4,5 @@
 mod filter;
 mod order;
 mod support;
+mod update;
 mod validate;
