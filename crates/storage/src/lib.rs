@@ -9,14 +9,22 @@
 //! Always holds: an error from here is a [`Fault`]; the node that meets one stops and never carries on.
 
 mod codec;
+pub mod directory;
+pub mod engine_log;
+pub mod engine_store;
 pub mod fault;
+pub mod group_commit;
 pub mod kv;
 pub mod log;
 pub mod memory;
 pub mod store;
 
+pub use directory::{DataDirectory, Identity};
+pub use engine_log::{EngineRaftLog, LogOptions};
+pub use engine_store::{FjallStore, StoreOptions};
 pub use fault::{Fault, Result};
+pub use group_commit::{GroupCommitOptions, GroupCommitStatistics, GroupCommitWriter};
 pub use kv::{Direction, KeyRange, KvBatch, KvOp};
 pub use log::{LogBatch, LogEntry, LogWriter, RaftLog, ReplicaLogState, ReplicaWrites, WriteDone};
 pub use memory::{DiskPart, MemoryDisk, MemoryLogWriter, MemoryRaftLog, MemoryStore};
-pub use store::{KeyspaceName, Scan, Store, View};
+pub use store::{KEY_BYTES_MAX, KeyspaceName, Scan, Store, View};

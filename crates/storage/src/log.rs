@@ -72,7 +72,7 @@ pub trait RaftLog: Send + Sync + 'static {
     /// Index of the first and the last entry kept; `None` when there is none.
     fn bounds(&self, replica: ReplicaId) -> Result<Option<(LogIndex, LogIndex)>>;
 
-    /// Entries from `low` to before `high`, until their data exceeds `bytes_max` (at least one). Faults when one of
+    /// Entries from `low` to before `high`, until they exceed about `bytes_max` (at least one). Faults when one of
     /// them is missing or fails its checksum.
     fn entries(
         &self,
@@ -145,4 +145,20 @@ pub(crate) fn check_entries(
         shape.bounds = (to < last).then_some((first.max(to.next()), last));
     }
     Ok(shape)
+}
+
+/// Faults unless all entries from `low` to before `high` lie within a log's bounds.
+pub(crate) fn check_range(
+    replica: ReplicaId,
+    bounds: Option<(LogIndex, LogIndex)>,
+    low: LogIndex,
+    high: LogIndex,
+) -> Result<()> {
+    if bounds.is_some_and(|(first, last)| first <= low && high <= last.next()) {
+        return Ok(());
+    }
+    let kept = bounds.map_or("none".to_owned(), |(first, last)| format!("{first} to {last}"));
+    Err(Fault::corruption(format!(
+        "the Raft log was asked for entries {low} to before {high} of replica {replica} and has {kept}"
+    )))
 }

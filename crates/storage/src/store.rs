@@ -34,7 +34,8 @@ pub type Scan = Box<dyn Iterator<Item = Result<(Bytes, Bytes)>> + Send>;
 /// index and is visible to views made after it returns; it survives a crash only once `flush` has returned, and what
 /// survives of a keyspace is always the state right after one applied index (a prefix of what was applied). The Raft log is
 /// therefore kept from the durable applied index on. The same holds for creating and dropping: until `flush` returns,
-/// a crash may leave a keyspace as it was before. Keys start with a byte other than zero; the store keeps the others.
+/// a crash may leave a keyspace as it was before. Keys have at most [`KEY_BYTES_MAX`] bytes and start with one other than
+/// zero; the store keeps the others.
 pub trait Store: Send + Sync + 'static {
     /// Creates a keyspace, or opens it when it exists.
     fn create_keyspace(&self, name: KeyspaceName) -> Result<()>;
@@ -77,17 +78,23 @@ pub trait View: Send + Sync {
     fn applied_index(&self) -> Result<LogIndex>;
 }
 
+/// Longest key, in bytes: `fjall` keeps lengths of keys in 16 bits.
+pub const KEY_BYTES_MAX: usize = 65_535;
+
 /// Keys from this byte on belong to the store's users; smaller ones to the store itself.
 pub(crate) const USER_KEYS_START: u8 = 1;
 
-/// Faults when a batch has a key that the store keeps for itself: an empty one, or one that starts with a zero byte.
+/// Faults when a batch has a key that is too long, or one that the store keeps for itself: an empty one, or one that
+/// starts with a zero byte.
 pub(crate) fn check_keys(name: KeyspaceName, batch: &KvBatch) -> Result<()> {
-    let reserved = |key: &[u8]| key.first().is_none_or(|&byte| byte < USER_KEYS_START);
-    match batch.ops.iter().find(|op| reserved(op.key())) {
+    let usable =
+        |key: &[u8]| key.len() <= KEY_BYTES_MAX && key.first().is_some_and(|&byte| byte >= USER_KEYS_START);
+    match batch.ops.iter().find(|op| !usable(op.key())) {
         None => Ok(()),
         Some(op) => Err(Fault::corruption(format!(
-            "a batch for keyspace {name} has the reserved key \"{}\"",
-            op.key().escape_ascii()
+            "a batch for keyspace {name} has a key of {} bytes that is reserved or too long: \"{}\"",
+            op.key().len(),
+            op.key().get(..op.key().len().min(40)).unwrap_or_default().escape_ascii()
         ))),
     }
 }

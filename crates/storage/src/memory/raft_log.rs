@@ -8,7 +8,7 @@ use base::{LogIndex, ReplicaId, Term};
 use bytes::Bytes;
 
 use super::disk::{Checked, DiskPart, Handle};
-use crate::log::{LogShape, check_entries};
+use crate::log::{LogShape, check_entries, check_range};
 use crate::{
     Fault, LogBatch, LogEntry, LogWriter, RaftLog, ReplicaLogState, ReplicaWrites, Result, WriteDone, codec,
 };
@@ -95,7 +95,11 @@ impl RaftLog for MemoryRaftLog {
         high: LogIndex,
         bytes_max: usize,
     ) -> Result<Vec<LogEntry>> {
+        if low >= high {
+            return Ok(Vec::new());
+        }
         let disk = self.handle.lock()?;
+        check_range(replica, disk.live_log.shape(replica).bounds, low, high)?;
         let mut entries = Vec::new();
         let mut bytes = 0;
         for index in low.get()..high.get() {

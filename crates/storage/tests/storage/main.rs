@@ -1,0 +1,8 @@
+//! Tests of the storage engines: scripts and a model that both implementations pass, images of disks after crashes,
+//! and injected faults.
+
+mod directory;
+mod group_commit;
+mod model;
+mod scripts;
+mod support;
