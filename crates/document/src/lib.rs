@@ -12,6 +12,7 @@ pub mod key;
 pub mod number;
 pub mod order;
 pub mod path;
+pub mod pipeline;
 pub mod sort;
 pub mod update;
 pub mod validate;

@@ -23,6 +23,7 @@ use std::collections::BTreeSet;
 use base::Result;
 use bson::{Bson, Document};
 
+pub(crate) use limit::memory_bytes;
 pub(crate) use operand::{Operand, is_nullish, kind_name};
 use operators::Operator;
 pub use operators::operator_names;
