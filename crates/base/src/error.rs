@@ -140,6 +140,7 @@ codes! {
     EXCEEDED_TIME_LIMIT = 262, "ExceededTimeLimit";
     CANNOT_INDEX_PARALLEL_ARRAYS = 171, "CannotIndexParallelArrays";
     INVALID_INDEX_SPECIFICATION_OPTION = 197, "InvalidIndexSpecificationOption";
+    CANNOT_BUILD_INDEX_KEYS = 201, "CannotBuildIndexKeys";
     INVALID_UUID = 207, "InvalidUUID";
     NO_SUCH_SESSION = 206, "NoSuchSession";
     TRANSACTION_TOO_OLD = 225, "TransactionTooOld";

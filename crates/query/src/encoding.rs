@@ -1,0 +1,287 @@
+//! Keys and values of a shard's keyspace, byte by byte as `docs/FORMATS.md` describes them.
+//!
+//! Called by evaluation (which makes them), by execution (which reads them) and by whoever copies a keyspace. Keys
+//! begin with a tag that says their kind and order as BSON values do; every value begins with a format version and
+//! a CRC-32 of the rest. Always holds: a value whose version or checksum is wrong is a `storage::Fault`, never data.
+
+use base::{IndexId, SessionId, Timestamp};
+use bytes::Bytes;
+use document::{DocBuf, Value, key};
+use storage::{Fault, KeyRange, Result};
+
+/// Tag of the shard's own records: its state and its counters.
+pub const TAG_META: u8 = b'm';
+/// Tag of documents.
+pub const TAG_DOCUMENT: u8 = b'd';
+/// Tag of index entries.
+pub const TAG_INDEX: u8 = b'i';
+/// Tag of retry records.
+pub const TAG_RETRY: u8 = b'r';
+/// Tag kept for older versions of documents.
+pub const TAG_HISTORY: u8 = b'h';
+/// Tag kept for changes that others follow.
+pub const TAG_CHANGE: u8 = b'c';
+
+/// Key of the shard's state.
+pub const STATE_KEY: &[u8] = b"mstate";
+/// Key of the count of documents and of their bytes.
+pub const COUNT_KEY: &[u8] = b"mcount";
+
+/// The format version that this build writes; the only one so far.
+const FORMAT_VERSION: u8 = 1;
+/// Bytes before a document's BSON: version, checksum, commit timestamp.
+const DOCUMENT_HEADER_BYTES: usize = 13;
+/// Bytes before an index entry's own: tag and index id.
+const INDEX_PREFIX_BYTES: usize = 5;
+
+/// The key of the document whose `_id` is `id`.
+pub fn document_key(id: &Value<'_>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(32);
+    out.push(TAG_DOCUMENT);
+    key::encode(id, &mut out);
+    out
+}
+
+/// All documents.
+pub fn document_range() -> KeyRange {
+    KeyRange::prefix(&[TAG_DOCUMENT][..])
+}
+
+/// The value of a document: version, CRC-32 of what follows, commit timestamp, BSON.
+pub fn encode_document(document: &[u8], commit: Timestamp) -> Bytes {
+    let mut out = Vec::with_capacity(DOCUMENT_HEADER_BYTES + document.len());
+    out.extend_from_slice(&[FORMAT_VERSION, 0, 0, 0, 0]);
+    out.extend_from_slice(&commit.to_u64().to_be_bytes());
+    out.extend_from_slice(document);
+    seal(out)
+}
+
+/// A stored document and when it was committed. Shares the value's buffer.
+#[derive(Clone, Debug)]
+pub struct StoredDocument {
+    /// The document.
+    pub document: DocBuf,
+    /// When the write that made it was committed.
+    pub commit: Timestamp,
+}
+
+/// Reads a document's value back. Faults on a wrong version, checksum or length, naming `key`.
+pub fn decode_document(key: &[u8], value: &Bytes) -> Result<StoredDocument> {
+    let body = open(key, value)?;
+    let (Some(commit), true) = (body.first_chunk::<8>(), body.len() >= 13) else {
+        return Err(damaged(key, "is too short for a document"));
+    };
+    let commit = Timestamp::from_u64(u64::from_be_bytes(*commit));
+    Ok(StoredDocument { document: DocBuf::from_validated(value.slice(DOCUMENT_HEADER_BYTES..)), commit })
+}
+
+/// What all entries of one index start with.
+pub fn index_prefix(index: IndexId) -> Vec<u8> {
+    let mut out = Vec::with_capacity(64);
+    out.push(TAG_INDEX);
+    out.extend_from_slice(&index.get().to_be_bytes());
+    out
+}
+
+/// All entries of one index.
+pub fn index_range(index: IndexId) -> KeyRange {
+    KeyRange::prefix(index_prefix(index))
+}
+
+/// The key of one index entry: `fields` as `index::keys` makes them, then the document's key without its tag.
+pub fn index_entry_key(index: IndexId, fields: &[u8], document_key: &[u8]) -> Vec<u8> {
+    let id = document_key.get(1..).unwrap_or_default();
+    let mut out = Vec::with_capacity(INDEX_PREFIX_BYTES + fields.len() + id.len());
+    out.push(TAG_INDEX);
+    out.extend_from_slice(&index.get().to_be_bytes());
+    out.extend_from_slice(fields);
+    out.extend_from_slice(id);
+    out
+}
+
+/// The value of an index entry: version, CRC-32, and how many bytes of the key its fields take. The checksum covers
+/// the key too.
+pub fn index_entry_value(entry_key: &[u8], fields_bytes: usize) -> Bytes {
+    let fields_bytes = u32::try_from(fields_bytes).expect("a document's fields are shorter than 4 GiB");
+    let mut out = Vec::with_capacity(9);
+    out.extend_from_slice(&[FORMAT_VERSION, 0, 0, 0, 0]);
+    out.extend_from_slice(&fields_bytes.to_le_bytes());
+    let crc = entry_crc(entry_key, &fields_bytes.to_le_bytes());
+    if let Some(slot) = out.get_mut(1..5) {
+        slot.copy_from_slice(&crc.to_le_bytes());
+    }
+    Bytes::from(out)
+}
+
+/// An index entry taken apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IndexEntry<'a> {
+    /// The encoded fields.
+    pub fields: &'a [u8],
+    /// The document's key, without its tag.
+    pub id: &'a [u8],
+}
+
+impl IndexEntry<'_> {
+    /// The key of the document that the entry points to.
+    pub fn document_key(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(1 + self.id.len());
+        out.push(TAG_DOCUMENT);
+        out.extend_from_slice(self.id);
+        out
+    }
+}
+
+/// Takes an index entry apart. Faults when its version, checksum or length is wrong.
+pub fn decode_index_entry<'a>(entry_key: &'a [u8], value: &[u8]) -> Result<IndexEntry<'a>> {
+    let short = || damaged(entry_key, "is too short for an index entry");
+    let (&[version, c0, c1, c2, c3], length) = value.split_first_chunk::<5>().ok_or_else(short)?;
+    check_version(entry_key, version)?;
+    if u32::from_le_bytes([c0, c1, c2, c3]) != entry_crc(entry_key, length) {
+        return Err(damaged(entry_key, "has a wrong checksum"));
+    }
+    let fields_bytes = u32::from_le_bytes(length.try_into().map_err(|_| short())?) as usize;
+    let rest = entry_key.get(INDEX_PREFIX_BYTES..).ok_or_else(short)?;
+    let (fields, id) = rest.split_at_checked(fields_bytes).ok_or_else(short)?;
+    Ok(IndexEntry { fields, id })
+}
+
+/// The key of a session's retry record.
+pub fn retry_key(session: SessionId) -> Vec<u8> {
+    let mut out = Vec::with_capacity(17);
+    out.push(TAG_RETRY);
+    out.extend_from_slice(&session.0);
+    out
+}
+
+/// All retry records.
+pub fn retry_range() -> KeyRange {
+    KeyRange::prefix(&[TAG_RETRY][..])
+}
+
+/// Wraps a record's body: version and CRC-32 before it.
+pub fn encode_record(body: &[u8]) -> Bytes {
+    let mut out = Vec::with_capacity(5 + body.len());
+    out.extend_from_slice(&[FORMAT_VERSION, 0, 0, 0, 0]);
+    out.extend_from_slice(body);
+    seal(out)
+}
+
+/// A record's body. Faults on a wrong version or checksum, naming `key`.
+pub fn decode_record<'a>(key: &[u8], value: &'a [u8]) -> Result<&'a [u8]> {
+    open(key, value)
+}
+
+/// The shard's counters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Count {
+    /// Documents in the shard.
+    pub documents: u64,
+    /// Bytes of their BSON.
+    pub bytes: u64,
+}
+
+impl Count {
+    /// The stored form.
+    pub fn encode(self) -> Bytes {
+        let mut body = [0; 16];
+        let (documents, bytes) = body.split_at_mut(8);
+        documents.copy_from_slice(&self.documents.to_le_bytes());
+        bytes.copy_from_slice(&self.bytes.to_le_bytes());
+        encode_record(&body)
+    }
+
+    /// Reads the stored form; an absent record counts nothing.
+    pub fn decode(value: Option<&[u8]>) -> Result<Count> {
+        let Some(value) = value else { return Ok(Count::default()) };
+        let body = decode_record(COUNT_KEY, value)?;
+        let read = |at: usize| body.get(at..at + 8)?.try_into().ok().map(u64::from_le_bytes);
+        match (read(0), read(8)) {
+            (Some(documents), Some(bytes)) => Ok(Count { documents, bytes }),
+            _ => Err(damaged(COUNT_KEY, "is too short for the counters")),
+        }
+    }
+}
+
+/// A corruption fault about the value under `key`.
+pub(crate) fn damaged(key: &[u8], what: &str) -> Fault {
+    let hex: String = key.iter().take(64).map(|byte| format!("{byte:02x}")).collect();
+    Fault::corruption(format!("the value under key {hex} {what}"))
+}
+
+/// Fills in the checksum of a value that starts with its version and four bytes of room.
+fn seal(mut value: Vec<u8>) -> Bytes {
+    let crc = value.get(5..).map_or(0, crc32fast::hash);
+    if let Some(slot) = value.get_mut(1..5) {
+        slot.copy_from_slice(&crc.to_le_bytes());
+    }
+    Bytes::from(value)
+}
+
+/// Checks version and checksum, and gives what follows them.
+fn open<'a>(key: &[u8], value: &'a [u8]) -> Result<&'a [u8]> {
+    let Some((&[version, c0, c1, c2, c3], body)) = value.split_first_chunk::<5>() else {
+        return Err(damaged(key, "is too short"));
+    };
+    check_version(key, version)?;
+    if u32::from_le_bytes([c0, c1, c2, c3]) != crc32fast::hash(body) {
+        return Err(damaged(key, "has a wrong checksum"));
+    }
+    Ok(body)
+}
+
+fn check_version(key: &[u8], version: u8) -> Result<()> {
+    if version == FORMAT_VERSION {
+        return Ok(());
+    }
+    Err(damaged(key, &format!("has format version {version}; this build reads {FORMAT_VERSION}")))
+}
+
+fn entry_crc(entry_key: &[u8], length: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(entry_key);
+    hasher.update(length);
+    hasher.finalize()
+}
+
+#[cfg(test)]
+mod tests {
+    use bson::doc;
+
+    use super::*;
+
+    #[test]
+    fn a_document_reads_back_with_its_commit_timestamp() {
+        let document = DocBuf::encode(&doc! { "_id": 1, "name": "Ada" }).expect("encodes");
+        let commit = Timestamp { seconds: 7, counter: 3 };
+        let value = encode_document(document.bytes(), commit);
+        let stored = decode_document(b"d1", &value).expect("intact");
+        assert_eq!((stored.document, stored.commit), (document, commit));
+    }
+
+    #[test]
+    fn any_changed_byte_of_a_value_is_a_corruption() {
+        let document = DocBuf::encode(&doc! { "_id": 1 }).expect("encodes");
+        let value = encode_document(document.bytes(), Timestamp { seconds: 1, counter: 1 });
+        for at in 0..value.len() {
+            let mut changed = value.to_vec();
+            changed[at] ^= 0x20;
+            let fault = decode_document(b"d1", &Bytes::from(changed)).expect_err("damaged");
+            assert_eq!(fault.kind, storage::fault::FaultKind::Corruption);
+        }
+        assert!(decode_document(b"d1", &value.slice(..8)).is_err());
+    }
+
+    #[test]
+    fn an_index_entry_splits_into_its_fields_and_its_document() {
+        let document_key = document_key(&Value::Int32(5));
+        let key = index_entry_key(IndexId(2), b"fields", &document_key);
+        let value = index_entry_value(&key, 6);
+        let entry = decode_index_entry(&key, &value).expect("intact");
+        assert_eq!((entry.fields, entry.document_key()), (&b"fields"[..], document_key));
+        assert!(index_range(IndexId(2)).contains(&key) && !index_range(IndexId(3)).contains(&key));
+        let mut moved = key.clone();
+        moved[1] ^= 1;
+        assert!(decode_index_entry(&moved, &value).is_err(), "the checksum covers the key");
+    }
+}
