@@ -24,6 +24,8 @@ pub const INDEXES_MAX: usize = 64;
 pub const INDEX_FIELDS_MAX: usize = 32;
 /// Most index entries that one document may have in one index.
 pub const INDEX_KEYS_PER_DOCUMENT_MAX: usize = 100_000;
+/// Longest key of a document or an index entry, in bytes: the store's keys have 16-bit lengths.
+pub const KEY_BYTES_MAX: usize = 65_000;
 /// Most stages of an aggregation pipeline.
 pub const PIPELINE_STAGES_MAX: usize = 1_000;
 /// Memory one blocking sort or group may use, in bytes; past it a command fails with code 292.

@@ -141,8 +141,7 @@ fn expand_positions<'a>(
         any |= element.is_some();
         next.push(match element {
             Some(element) => field.past_position(element),
-            None if standing(field) && !field.rest().is_empty() => field.absent(),
-            None if standing(field) => return Ok(()),
+            None if standing(field) => field.absent(),
             None => *field,
         });
     }

@@ -1,0 +1,268 @@
+//! Retry records: what makes a repeated write harmless.
+//!
+//! One record for each session holds the newest transaction number and the outcome of each of its statements. Called by
+//! the evaluation of writes, and by the router through [`recorded`] for a repeat that found nothing to do. Always
+//! holds: the record is in the same batch as the writes that it is about.
+
+use base::{Code, Error, SessionId};
+use bson::Bson;
+use bytes::Bytes;
+use document::{DocBuf, DocRef, RawDoc};
+use storage::{Direction, Fault, KvBatch, Result};
+
+use super::{Evaluation, Outcome, Reader, ShardReply};
+use crate::encoding;
+
+/// Most records that one `ExpireSessions` removes.
+const EXPIRE_MAX: usize = 10_000;
+
+/// A session's newest transaction number and what its statements did.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RetryRecord {
+    /// The transaction number.
+    pub txn: i64,
+    /// Wall time of the last write, in milliseconds since the Unix epoch.
+    pub wall_ms: i64,
+    runs: Vec<Run>,
+}
+
+/// Consecutive statements with the same outcome; one statement when the outcome is more than counts.
+#[derive(Clone, Debug, PartialEq)]
+struct Run {
+    first: i32,
+    count: u32,
+    outcome: Outcome,
+}
+
+/// The recorded outcomes of a session's transaction, or `None` when it wrote nothing yet. Fails with
+/// `TransactionTooOld` (225) when the session has gone on.
+pub fn recorded(reader: &dyn Reader, session: SessionId, txn: i64) -> Result<base::Result<Option<RetryRecord>>> {
+    let key = encoding::retry_key(session);
+    let Some(value) = reader.get(&key)? else { return Ok(Ok(None)) };
+    let record = RetryRecord::decode(&key, &value)?;
+    Ok(match record.txn.cmp(&txn) {
+        std::cmp::Ordering::Less => Ok(None),
+        std::cmp::Ordering::Equal => Ok(Some(record)),
+        std::cmp::Ordering::Greater => Err(too_old(session, txn, record.txn)),
+    })
+}
+
+/// Removes the records of sessions that have been idle since before `before_wall_ms`.
+pub(super) fn expire(reader: &dyn Reader, before_wall_ms: i64) -> Result<Evaluation> {
+    let mut batch = KvBatch::default();
+    for entry in reader.scan(encoding::retry_range(), Direction::Forward) {
+        let (key, value) = entry?;
+        if batch.ops.len() == EXPIRE_MAX {
+            break;
+        }
+        if RetryRecord::decode(&key, &value)?.wall_ms < before_wall_ms {
+            batch.delete(key);
+        }
+    }
+    let sessions = batch.ops.len() as u64;
+    let done = batch.ops.len() < EXPIRE_MAX;
+    Ok(Evaluation { batch, reply: Ok(ShardReply::Expired { sessions, done }), new_state: None })
+}
+
+impl RetryRecord {
+    pub(super) fn new(txn: i64) -> RetryRecord {
+        RetryRecord { txn, wall_ms: 0, runs: Vec::new() }
+    }
+
+    /// What the statement did, if it was executed.
+    pub fn outcome(&self, stmt_id: i32) -> Option<&Outcome> {
+        let run = self.runs.iter().find(|run| {
+            let offset = i64::from(stmt_id) - i64::from(run.first);
+            (0..i64::from(run.count)).contains(&offset)
+        })?;
+        Some(&run.outcome)
+    }
+
+    /// Adds a statement's outcome.
+    pub(super) fn add(&mut self, stmt_id: i32, outcome: &Outcome) {
+        if let Some(last) = self.runs.last_mut()
+            && i64::from(last.first) + i64::from(last.count) == i64::from(stmt_id)
+            && is_counts_only(outcome)
+            && last.outcome == *outcome
+        {
+            last.count += 1;
+            return;
+        }
+        self.runs.push(Run { first: stmt_id, count: 1, outcome: outcome.clone() });
+    }
+
+    /// The stored form.
+    pub(super) fn encode(&self) -> Bytes {
+        let mut out = Vec::with_capacity(16 + 9 * self.runs.len());
+        out.extend_from_slice(&self.txn.to_le_bytes());
+        out.extend_from_slice(&self.wall_ms.to_le_bytes());
+        for run in &self.runs {
+            out.extend_from_slice(&run.first.to_le_bytes());
+            out.extend_from_slice(&run.count.to_le_bytes());
+            encode_outcome(&run.outcome, &mut out);
+        }
+        encoding::encode_record(&out)
+    }
+
+    /// Reads the stored form.
+    fn decode(key: &[u8], value: &[u8]) -> Result<RetryRecord> {
+        let body = encoding::decode_record(key, value)?;
+        parse(&mut Cursor(body)).ok_or_else(|| encoding::damaged(key, "is not a retry record"))
+    }
+}
+
+fn too_old(session: SessionId, txn: i64, newest: i64) -> Error {
+    let message = format!(
+        "Retryable write with txnNumber {txn} is prohibited on session {session:?} because a newer retryable write \
+         with txnNumber {newest} has already started on this session."
+    );
+    Error::new(Code::TRANSACTION_TOO_OLD, message)
+}
+
+fn is_counts_only(outcome: &Outcome) -> bool {
+    match outcome {
+        Outcome::Inserted => true,
+        Outcome::Updated { upserted, document, .. } => upserted.is_none() && document.is_none(),
+        Outcome::Deleted { document, .. } => document.is_none(),
+        Outcome::LostCandidate => false,
+    }
+}
+
+const KIND_INSERTED: u8 = 0;
+const KIND_UPDATED: u8 = 1;
+const KIND_DELETED: u8 = 2;
+
+fn encode_outcome(outcome: &Outcome, out: &mut Vec<u8>) {
+    match outcome {
+        Outcome::Inserted => out.push(KIND_INSERTED),
+        Outcome::Updated { matched, modified, upserted, document } => {
+            out.push(KIND_UPDATED);
+            out.extend_from_slice(&matched.to_le_bytes());
+            out.extend_from_slice(&modified.to_le_bytes());
+            let upserted = upserted.as_ref().map(|id| {
+                let document = bson::doc! { "_id": id.clone() };
+                DocBuf::encode(&document).expect("an _id that was stored encodes")
+            });
+            encode_document(upserted.as_ref(), out);
+            encode_document(document.as_ref(), out);
+        }
+        Outcome::Deleted { deleted, document } => {
+            out.push(KIND_DELETED);
+            out.extend_from_slice(&deleted.to_le_bytes());
+            encode_document(document.as_ref(), out);
+        }
+        Outcome::LostCandidate => unreachable!("a statement without an outcome is not recorded"),
+    }
+}
+
+fn encode_document(document: Option<&DocBuf>, out: &mut Vec<u8>) {
+    out.push(u8::from(document.is_some()));
+    if let Some(document) = document {
+        out.extend_from_slice(document.bytes());
+    }
+}
+
+/// Reads a record's body from front to back; `None` where it is cut short.
+struct Cursor<'a>(&'a [u8]);
+
+impl<'a> Cursor<'a> {
+    fn fixed<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (chunk, rest) = self.0.split_first_chunk::<N>()?;
+        self.0 = rest;
+        Some(*chunk)
+    }
+
+    fn document(&mut self) -> Option<Option<DocBuf>> {
+        if self.fixed::<1>()? == [0] {
+            return Some(None);
+        }
+        let length = usize::try_from(i32::from_le_bytes(*self.0.first_chunk()?)).ok()?;
+        let (document, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        Some(Some(DocBuf::from_validated(Bytes::copy_from_slice(document))))
+    }
+}
+
+fn parse(cursor: &mut Cursor<'_>) -> Option<RetryRecord> {
+    let mut record = RetryRecord::new(i64::from_le_bytes(cursor.fixed()?));
+    record.wall_ms = i64::from_le_bytes(cursor.fixed()?);
+    while !cursor.0.is_empty() {
+        let first = i32::from_le_bytes(cursor.fixed()?);
+        let count = u32::from_le_bytes(cursor.fixed()?);
+        record.runs.push(Run { first, count, outcome: parse_outcome(cursor)? });
+    }
+    Some(record)
+}
+
+fn parse_outcome(cursor: &mut Cursor<'_>) -> Option<Outcome> {
+    let [kind] = cursor.fixed()?;
+    Some(match kind {
+        KIND_INSERTED => Outcome::Inserted,
+        KIND_UPDATED => {
+            let matched = u64::from_le_bytes(cursor.fixed()?);
+            let modified = u64::from_le_bytes(cursor.fixed()?);
+            let upserted = cursor.document()?.and_then(|document| id_of(document.as_raw()));
+            Outcome::Updated { matched, modified, upserted, document: cursor.document()? }
+        }
+        KIND_DELETED => {
+            let deleted = u64::from_le_bytes(cursor.fixed()?);
+            Outcome::Deleted { deleted, document: cursor.document()? }
+        }
+        _ => return None,
+    })
+}
+
+fn id_of(document: RawDoc<'_>) -> Option<Bson> {
+    DocRef::Raw(document).get("_id").map(|id| id.to_bson())
+}
+
+impl RetryRecord {
+    /// Reads the record under its key, for evaluation, which goes on writing it.
+    pub(super) fn load(
+        reader: &dyn Reader,
+        session: SessionId,
+        txn: i64,
+    ) -> std::result::Result<base::Result<RetryRecord>, Fault> {
+        Ok(recorded(reader, session, txn)?.map(|record| record.unwrap_or_else(|| RetryRecord::new(txn))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bson::doc;
+
+    use super::*;
+
+    #[test]
+    fn a_record_reads_back_with_every_kind_of_outcome() {
+        let document = DocBuf::encode(&doc! { "_id": 1, "n": 2 }).expect("encodes");
+        let outcomes = [
+            Outcome::Inserted,
+            Outcome::Updated { matched: 1, modified: 0, upserted: None, document: Some(document.clone()) },
+            Outcome::Updated { matched: 0, modified: 0, upserted: Some(Bson::Int64(7)), document: None },
+            Outcome::Deleted { deleted: 1, document: Some(document) },
+            Outcome::Deleted { deleted: 0, document: None },
+        ];
+        let mut record = RetryRecord::new(5);
+        for (stmt_id, outcome) in (0..).zip(&outcomes) {
+            record.add(stmt_id, outcome);
+        }
+        let back = RetryRecord::decode(b"r", &record.encode()).expect("intact");
+        assert_eq!(back, record);
+        for (stmt_id, outcome) in (0..).zip(&outcomes) {
+            assert_eq!(back.outcome(stmt_id), Some(outcome));
+        }
+        assert_eq!(back.outcome(5), None);
+    }
+
+    #[test]
+    fn consecutive_statements_with_equal_counts_share_a_run() {
+        let mut record = RetryRecord::new(1);
+        for stmt_id in 0..100_000 {
+            record.add(stmt_id, &Outcome::Inserted);
+        }
+        assert!(record.encode().len() < 64);
+        assert_eq!(record.outcome(99_999), Some(&Outcome::Inserted));
+        assert_eq!(record.outcome(100_000), None);
+    }
+}

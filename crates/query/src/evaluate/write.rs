@@ -1,0 +1,314 @@
+//! Evaluation of a client's inserts, updates and deletes.
+//!
+//! Called through `evaluate`. Always holds: every candidate is checked again on its current version, so that what was
+//! found outside the owner loop may be stale; statements see what earlier ones of the same request did; a repeated
+//! statement answers what is recorded and writes nothing.
+
+use base::limits::{DOCUMENT_BYTES_MAX, NESTING_MAX};
+use base::{Code, Error};
+use bson::Bson;
+use bytes::Bytes;
+use document::filter::Filter;
+use document::update::Update;
+use document::{DocBuf, DocRef, EvalContext, RawDoc, Value};
+use storage::Fault;
+
+use super::maintain::Maintainer;
+use super::retry::RetryRecord;
+use super::scratch::Scratch;
+use super::{
+    Candidates, Evaluation, Outcome, Reader, ReturnDocument, ShardReply, Statement, StatementResult, Stop,
+    WriteContext, WriteOp, WriteRequest, split,
+};
+use crate::encoding;
+use crate::state::ShardState;
+
+pub(super) fn evaluate(
+    state: &ShardState,
+    cx: &WriteContext,
+    reader: &dyn Reader,
+    request: &WriteRequest,
+) -> Result<Evaluation, Fault> {
+    if let Err(error) = check_route(state, request) {
+        return Ok(Evaluation::refused(error));
+    }
+    let mut record = match &request.session {
+        None => None,
+        Some((session, txn)) => match RetryRecord::load(reader, *session, *txn)? {
+            Ok(record) => Some(record),
+            Err(error) => return Ok(Evaluation::refused(error)),
+        },
+    };
+    let remember = request.statements.len() > 1 || request.statements.iter().any(Statement::is_multi);
+    let mut scratch = Scratch::new(reader, remember);
+    let writer = Writer {
+        maintainer: Maintainer { state, namespace: &request.namespace, commit: cx.commit_timestamp },
+        eval: EvalContext::new(cx.now, cx.commit_timestamp).with_variables(request.variables.clone()),
+    };
+    let results = run_all(&writer, &mut scratch, request, record.as_mut())?;
+    if let (Some(mut record), Some((session, _)), false) = (record, request.session, scratch.is_unchanged()) {
+        record.wall_ms = cx.now.timestamp_millis();
+        scratch.put(encoding::retry_key(session), record.encode());
+    }
+    let (batch, new_state) = scratch.finish(state)?;
+    Ok(Evaluation { batch, reply: Ok(ShardReply::Write(results)), new_state })
+}
+
+fn check_route(state: &ShardState, request: &WriteRequest) -> base::Result<()> {
+    if state.sealed {
+        return Err(Error::new(Code::STALE_CONFIG, "The shard takes no more writes; its shard map has changed"));
+    }
+    if state.epoch != request.epoch {
+        let message = format!(
+            "The request was routed by version {} of the shard map of {}, the shard serves {}",
+            request.epoch.get(),
+            request.namespace,
+            state.epoch.get()
+        );
+        return Err(Error::new(Code::STALE_CONFIG, message));
+    }
+    Ok(())
+}
+
+/// Runs statements in order; stops after the first failure of an ordered request.
+fn run_all(
+    writer: &Writer<'_>,
+    scratch: &mut Scratch<'_>,
+    request: &WriteRequest,
+    mut record: Option<&mut RetryRecord>,
+) -> Result<Vec<StatementResult>, Fault> {
+    let mut results = Vec::with_capacity(request.statements.len());
+    for (position, statement) in request.statements.iter().enumerate() {
+        let repeated = record.as_ref().and_then(|record| record.outcome(statement.stmt_id)).cloned();
+        if let Some(outcome) = repeated {
+            results.push(StatementResult { statement: position, outcome: Ok(outcome), repeated: true });
+            continue;
+        }
+        let outcome = split(writer.run(scratch, &statement.op))?;
+        let failed = matches!(outcome, Err(_) | Ok(Outcome::LostCandidate));
+        if let (Some(record), Ok(outcome), false) = (record.as_mut(), &outcome, failed) {
+            record.add(statement.stmt_id, outcome);
+        }
+        results.push(StatementResult { statement: position, outcome, repeated: false });
+        if failed && request.ordered {
+            break;
+        }
+    }
+    Ok(results)
+}
+
+impl Statement {
+    fn is_multi(&self) -> bool {
+        matches!(self.op, WriteOp::Update { multi: true, .. } | WriteOp::Delete { multi: true, .. })
+    }
+}
+
+/// Evaluates single statements.
+struct Writer<'a> {
+    maintainer: Maintainer<'a>,
+    eval: EvalContext,
+}
+
+impl Writer<'_> {
+    fn run(&self, scratch: &mut Scratch<'_>, op: &WriteOp) -> Result<Outcome, Stop> {
+        match op {
+            WriteOp::Insert { document } => {
+                check_size_for_insert(document)?;
+                self.insert(scratch, document)?;
+                Ok(Outcome::Inserted)
+            }
+            WriteOp::Update { candidates, filter, update, upsert, multi, return_document } => {
+                let found = self.update(scratch, candidates, filter, update, *multi, *return_document)?;
+                let Outcome::Updated { matched: 0, .. } = found else { return Ok(found) };
+                if candidates.may_be_stale() && (upsert.is_some() || !multi) {
+                    return Ok(Outcome::LostCandidate);
+                }
+                match upsert {
+                    Some(id) => self.upsert(scratch, filter, update, id, *return_document),
+                    None => Ok(found),
+                }
+            }
+            WriteOp::Delete { candidates, filter, multi, return_document } => {
+                let found = self.delete(scratch, candidates, filter, *multi, *return_document)?;
+                match found {
+                    Outcome::Deleted { deleted: 0, .. } if candidates.may_be_stale() && !multi => {
+                        Ok(Outcome::LostCandidate)
+                    }
+                    _ => Ok(found),
+                }
+            }
+        }
+    }
+
+    fn insert(&self, scratch: &mut Scratch<'_>, document: &DocBuf) -> Result<(), Stop> {
+        let id = document.as_doc().get("_id");
+        let id = id.ok_or_else(|| Error::new(Code::INVALID_ID_FIELD, "The document has no '_id' value"))?;
+        check_id(&id)?;
+        self.maintainer.insert(scratch, &encoding::document_key(&id), document)
+    }
+
+    fn update(
+        &self,
+        scratch: &mut Scratch<'_>,
+        candidates: &Candidates,
+        filter: &Filter,
+        update: &Update,
+        multi: bool,
+        return_document: ReturnDocument,
+    ) -> Result<Outcome, Stop> {
+        let (mut matched, mut modified, mut returned) = (0, 0, None);
+        for key in &candidates.keys {
+            let Some(old) = read(scratch, key)? else { continue };
+            let Some(details) = filter.matches_positional(old.as_doc(), &self.eval)? else { continue };
+            matched += 1;
+            let new = update.apply(old.as_doc(), Some(&details), &self.eval)?;
+            if let Some(new) = &new {
+                check_updated(key, new)?;
+                self.maintainer.replace(scratch, key, &old, new, update)?;
+                modified += 1;
+            }
+            returned = match return_document {
+                ReturnDocument::None => None,
+                ReturnDocument::Before => Some(old),
+                ReturnDocument::After => Some(new.unwrap_or(old)),
+            };
+            if !multi {
+                break;
+            }
+        }
+        Ok(Outcome::Updated { matched, modified, upserted: None, document: returned })
+    }
+
+    fn upsert(
+        &self,
+        scratch: &mut Scratch<'_>,
+        filter: &Filter,
+        update: &Update,
+        id: &Bson,
+        return_document: ReturnDocument,
+    ) -> Result<Outcome, Stop> {
+        let document = update.upsert_document(filter, id.clone(), &self.eval)?;
+        check_size_for_update(&document)?;
+        match self.insert(scratch, &document) {
+            Ok(()) => {}
+            // Someone inserted what the filter looks for since the candidates were sought.
+            Err(Stop::Duplicate { document_key, error }) => {
+                let taken = read(scratch, &document_key)?;
+                let matches = match &taken {
+                    Some(taken) => filter.matches(taken.as_doc(), &self.eval)?,
+                    None => false,
+                };
+                return if matches { Ok(Outcome::LostCandidate) } else { Err(Stop::Error(error)) };
+            }
+            Err(stop) => return Err(stop),
+        }
+        let upserted = document.as_doc().get("_id").map(|id| id.to_bson());
+        let document = (return_document == ReturnDocument::After).then_some(document);
+        Ok(Outcome::Updated { matched: 0, modified: 0, upserted, document })
+    }
+
+    fn delete(
+        &self,
+        scratch: &mut Scratch<'_>,
+        candidates: &Candidates,
+        filter: &Filter,
+        multi: bool,
+        return_document: ReturnDocument,
+    ) -> Result<Outcome, Stop> {
+        let (mut deleted, mut returned) = (0, None);
+        for key in &candidates.keys {
+            let Some(old) = read(scratch, key)? else { continue };
+            if !filter.matches(old.as_doc(), &self.eval)? {
+                continue;
+            }
+            self.maintainer.remove(scratch, key, &old);
+            deleted += 1;
+            returned = (return_document == ReturnDocument::Before).then_some(old);
+            if !multi {
+                break;
+            }
+        }
+        Ok(Outcome::Deleted { deleted, document: returned })
+    }
+}
+
+impl Candidates {
+    /// Whether there were candidates, and other documents may match although none of them does any more.
+    fn may_be_stale(&self) -> bool {
+        !self.exact && !self.keys.is_empty()
+    }
+}
+
+fn read(scratch: &Scratch<'_>, key: &[u8]) -> Result<Option<DocBuf>, Stop> {
+    let Some(value) = scratch.get(key)? else { return Ok(None) };
+    Ok(Some(encoding::decode_document(key, &value)?.document))
+}
+
+fn check_id(id: &Value<'_>) -> base::Result<()> {
+    match id {
+        Value::Array(_) | Value::Regex { .. } | Value::Undefined => {
+            let message = format!("The '_id' value cannot be of type {}", id.kind().name());
+            Err(Error::new(Code::INVALID_ID_FIELD, message))
+        }
+        Value::Document(document) => check_id_document(*document),
+        _ => Ok(()),
+    }
+}
+
+fn check_id_document(id: DocRef<'_>) -> base::Result<()> {
+    match id.iter().find(|(name, _)| name.starts_with('$')) {
+        None => Ok(()),
+        Some((name, _)) => {
+            let message = format!("_id fields may not contain '$'-prefixed fields: {name} is not valid for storage.");
+            Err(Error::new(Code::DOLLAR_PREFIXED_FIELD_NAME, message))
+        }
+    }
+}
+
+fn check_size_for_insert(document: &DocBuf) -> base::Result<()> {
+    let bytes = document.bytes().len();
+    if bytes <= DOCUMENT_BYTES_MAX {
+        return Ok(());
+    }
+    Err(Error::bad_value(format!(
+        "object to insert too large. size in bytes: {bytes}, max size: {DOCUMENT_BYTES_MAX}"
+    )))
+}
+
+/// Checks what an update made: it may have grown too large or too deep, or have another `_id`.
+fn check_updated(document_key: &Bytes, new: &DocBuf) -> base::Result<()> {
+    check_size_for_update(new)?;
+    let id = new.as_doc().get("_id").unwrap_or(Value::Undefined);
+    if encoding::document_key(&id) == document_key[..] {
+        return Ok(());
+    }
+    let message = format!(
+        "After applying the update, the (immutable) field '_id' was found to have been altered to _id: {}",
+        document::display::show_value(&id)
+    );
+    Err(Error::new(Code::IMMUTABLE_FIELD, message))
+}
+
+fn check_size_for_update(document: &DocBuf) -> base::Result<()> {
+    if document.bytes().len() > DOCUMENT_BYTES_MAX {
+        let message = format!("Resulting document after update is larger than {DOCUMENT_BYTES_MAX}");
+        return Err(Error::new(Code(17_419), message));
+    }
+    if is_deeper_than(document.as_raw(), NESTING_MAX) {
+        let message = format!("The resulting document exceeds {NESTING_MAX} levels of nesting");
+        return Err(Error::new(Code::OVERFLOW, message));
+    }
+    Ok(())
+}
+
+/// Whether a document has more than `levels` levels, itself included.
+fn is_deeper_than(document: RawDoc<'_>, levels: usize) -> bool {
+    let Some(below) = levels.checked_sub(1) else { return true };
+    let mut fields = document.iter();
+    while let Some(element) = fields.next_element() {
+        if matches!(element.tag, 0x03 | 0x04) && is_deeper_than(RawDoc::new(element.value), below) {
+            return true;
+        }
+    }
+    false
+}
