@@ -5,5 +5,9 @@
 
 pub mod encoding;
 pub mod evaluate;
+pub mod failure;
 pub mod index;
+pub mod plan;
 pub mod state;
+
+pub use failure::Failure;
