@@ -49,7 +49,8 @@ pub(crate) fn values_of_key(spec: &IndexSpec, document: DocRef<'_>, fields: &[u8
             encode_field(value.as_ref(), *direction, &mut encoded);
         }
         if encoded == fields {
-            found = Some(values.iter().map(|value| value.map_or(Bson::Null, |value| value.to_bson())).collect());
+            found =
+                Some(values.iter().map(|value| value.map_or(Bson::Null, |value| value.to_bson())).collect());
         }
         Ok(())
     })
@@ -120,7 +121,8 @@ fn expand<'a>(mut fields: Fields<'a, '_>, arrays: &Arrays, visit: &mut Visit<'_,
         return expand(empty.collect(), &arrays, visit);
     }
     for element in array.iter() {
-        let next = fields.iter().map(|field| if standing(field) { field.of_element(element) } else { *field });
+        let next =
+            fields.iter().map(|field| if standing(field) { field.of_element(element) } else { *field });
         expand(next.collect(), &arrays, visit)?;
     }
     expand_positions(&fields, &standing, array, &arrays, visit)

@@ -63,7 +63,14 @@ impl Maintainer<'_> {
         for index in self.maintained().filter(|index| touches(update, &index.spec)) {
             let old_keys = index::keys(&index.spec, old.as_doc()).unwrap_or_default();
             let new_keys = index::keys(&index.spec, new.as_doc())?;
-            self.change_entries(scratch, &mut staged, index, document_key, Some(&old_keys), (&new_keys, new))?;
+            self.change_entries(
+                scratch,
+                &mut staged,
+                index,
+                document_key,
+                Some(&old_keys),
+                (&new_keys, new),
+            )?;
         }
         scratch.keep(staged);
         Ok(())
@@ -192,8 +199,10 @@ fn check_key_length(key: &[u8]) -> Result<(), Error> {
     if key.len() <= KEY_BYTES_MAX {
         return Ok(());
     }
-    let message =
-        format!("The key of a document or an index entry takes {} bytes, at most {KEY_BYTES_MAX} fit", key.len());
+    let message = format!(
+        "The key of a document or an index entry takes {} bytes, at most {KEY_BYTES_MAX} fit",
+        key.len()
+    );
     Err(Error::new(Code::KEY_TOO_LONG, message))
 }
 

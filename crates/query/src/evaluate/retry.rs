@@ -36,7 +36,11 @@ struct Run {
 
 /// The recorded outcomes of a session's transaction, or `None` when it wrote nothing yet. Fails with
 /// `TransactionTooOld` (225) when the session has gone on.
-pub fn recorded(reader: &dyn Reader, session: SessionId, txn: i64) -> Result<base::Result<Option<RetryRecord>>> {
+pub fn recorded(
+    reader: &dyn Reader,
+    session: SessionId,
+    txn: i64,
+) -> Result<base::Result<Option<RetryRecord>>> {
     let key = encoding::retry_key(session);
     let Some(value) = reader.get(&key)? else { return Ok(Ok(None)) };
     let record = RetryRecord::decode(&key, &value)?;

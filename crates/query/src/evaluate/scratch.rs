@@ -164,9 +164,6 @@ impl<'r> Scratch<'r> {
                 .checked_add_signed(by)
                 .ok_or_else(|| Fault::corruption("the shard's counters are below what it holds"))
         };
-        Ok(Count {
-            documents: moved(old.documents, self.documents)?,
-            bytes: moved(old.bytes, self.bytes)?,
-        })
+        Ok(Count { documents: moved(old.documents, self.documents)?, bytes: moved(old.bytes, self.bytes)? })
     }
 }

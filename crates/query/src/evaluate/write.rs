@@ -56,7 +56,10 @@ pub(super) fn evaluate(
 
 fn check_route(state: &ShardState, request: &WriteRequest) -> base::Result<()> {
     if state.sealed {
-        return Err(Error::new(Code::STALE_CONFIG, "The shard takes no more writes; its shard map has changed"));
+        return Err(Error::new(
+            Code::STALE_CONFIG,
+            "The shard takes no more writes; its shard map has changed",
+        ));
     }
     if state.epoch != request.epoch {
         let message = format!(
@@ -259,7 +262,8 @@ fn check_id_document(id: DocRef<'_>) -> base::Result<()> {
     match id.iter().find(|(name, _)| name.starts_with('$')) {
         None => Ok(()),
         Some((name, _)) => {
-            let message = format!("_id fields may not contain '$'-prefixed fields: {name} is not valid for storage.");
+            let message =
+                format!("_id fields may not contain '$'-prefixed fields: {name} is not valid for storage.");
             Err(Error::new(Code::DOLLAR_PREFIXED_FIELD_NAME, message))
         }
     }

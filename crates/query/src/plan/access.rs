@@ -123,7 +123,8 @@ fn alternatives(arrays: &[u16], conditions: &[&Condition<'_>]) -> Vec<(Group, Bo
 /// one array, unless both speak of the same element of it.
 fn may_combine(index: &ShardIndex, earlier: &Chosen, field: usize, group: Group) -> bool {
     let path = |field: usize| index.spec.key.get(field).map_or("", |(path, _)| path.as_str());
-    let common = path(earlier.field).split('.').zip(path(field).split('.')).take_while(|(a, b)| a == b).count();
+    let common =
+        path(earlier.field).split('.').zip(path(field).split('.')).take_while(|(a, b)| a == b).count();
     let shared = arrays_of(index, earlier.field)
         .iter()
         .chain(arrays_of(index, field))
@@ -146,7 +147,8 @@ fn sort_direction(index: &ShardIndex, bounds: &[Bounds], sort: &SortSpec) -> Opt
         let Some((sort_path, sort_order)) = wanted.peek() else { break };
         if sort_path == path && arrays_of(index, field).is_empty() {
             if !fixed {
-                let needed = if same_order(*order, *sort_order) { Direction::Forward } else { Direction::Reverse };
+                let needed =
+                    if same_order(*order, *sort_order) { Direction::Forward } else { Direction::Reverse };
                 if scan.is_some_and(|scan| scan != needed) {
                     return None;
                 }

@@ -178,7 +178,8 @@ pub(super) fn key_ranges(prefix: Vec<u8>, fields: &[(KeyDirection, &Bounds)]) ->
     const RANGES_MAX: usize = 2_000;
     let mut prefixes = vec![prefix];
     for (direction, bounds) in fields {
-        if bounds.is_full() || prefixes.len().saturating_mul(bounds.0.len()) > RANGES_MAX.max(bounds.0.len()) {
+        if bounds.is_full() || prefixes.len().saturating_mul(bounds.0.len()) > RANGES_MAX.max(bounds.0.len())
+        {
             break;
         }
         let intervals = in_key_order(bounds, *direction);

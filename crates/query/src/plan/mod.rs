@@ -190,9 +190,10 @@ fn hinted(
 /// The index on `_id` and those that are complete.
 fn readable(state: &ShardState) -> Vec<ShardIndex> {
     let id_index = ShardIndex::new(IndexSpec::id_index(), IndexStatus::Ready);
-    let ready = state.indexes.iter().filter(|index| {
-        index.status == IndexStatus::Ready && index.spec.id != IndexId(0)
-    });
+    let ready = state
+        .indexes
+        .iter()
+        .filter(|index| index.status == IndexStatus::Ready && index.spec.id != IndexId(0));
     std::iter::once(id_index).chain(ready.cloned()).collect()
 }
 
@@ -234,14 +235,24 @@ fn choose(
     for access in accesses {
         let entries = estimate::entries(view, &access, documents)?;
         let (provides_sort, bounded) = (access.provides_sort, access.is_bounded());
-        candidates.push(Candidate { access: Access::Index(Box::new(access)), provides_sort, entries, bounded });
+        candidates.push(Candidate {
+            access: Access::Index(Box::new(access)),
+            provides_sort,
+            entries,
+            bounded,
+        });
     }
     for union in unions {
         let mut entries = 0.0;
         for access in &union {
             entries += estimate::entries(view, access, documents)?;
         }
-        candidates.push(Candidate { access: Access::Union(union), provides_sort: false, entries, bounded: true });
+        candidates.push(Candidate {
+            access: Access::Union(union),
+            provides_sort: false,
+            entries,
+            bounded: true,
+        });
     }
     Ok(cheapest(candidates, sort.is_some(), limit))
 }
