@@ -1,5 +1,5 @@
-//! Filters, by scripts. `document` lines declare documents, `match` says which of them match (and, with `positional`,
-//! the array index that the positional `$` stands for).
+//! Filters, by scripts. `documents` declares documents, `match` says which of them match, by `_id` where they have one;
+//! `positional` adds the array index that the positional `$` stands for.
 
 use std::error::Error;
 
@@ -18,20 +18,31 @@ fn filters_match_as_their_scripts_say() {
                 documents = texts.iter().map(|text| support::tree(text)).collect();
                 Ok(String::new())
             }
-            ("match", [filter]) => Ok(matching(&documents, filter)?
-                .map(|(document, _)| show(&Bson::Document(document.clone())))
-                .collect::<Vec<_>>()
-                .join("\n")),
-            ("positional", [filter]) => Ok(matching(&documents, filter)?
-                .map(|(document, details)| {
+            ("match", [filter]) => {
+                Ok(joined(matching(&documents, filter)?.map(|(document, _)| label(document))))
+            }
+            ("positional", [filter]) => {
+                Ok(joined(matching(&documents, filter)?.map(|(document, details)| {
                     let index = details.array_index.map_or("none".into(), |index| index.to_string());
-                    format!("{} at {index}", show(&Bson::Document(document.clone())))
-                })
-                .collect::<Vec<_>>()
-                .join("\n")),
+                    format!("{} at {index}", label(document))
+                })))
+            }
             _ => Err(format!("unknown command {name}").into()),
         }
     });
+}
+
+/// A document's `_id`, or the whole document.
+fn label(document: &Document) -> String {
+    match document.get("_id") {
+        Some(id) => show(id),
+        None => show(&Bson::Document(document.clone())),
+    }
+}
+
+fn joined(labels: impl Iterator<Item = String>) -> String {
+    let labels: Vec<_> = labels.collect();
+    if labels.is_empty() { "none".into() } else { labels.join(" ") }
 }
 
 /// The documents that match. Raw documents and trees, as documents and as filters, must agree.

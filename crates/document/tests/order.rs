@@ -1,5 +1,6 @@
 //! The order of values, their encoded keys and sorting, by scripts. `sort` prints its arguments in BSON order, equal
-//! values on one line; `key` and `descending` print encodings; `by` sorts the declared documents.
+//! values on one line; `key` and `descending` print encodings; `by` sorts the declared documents
+//! and prints their `_id`s.
 
 use std::error::Error;
 use std::fmt::Write as _;
@@ -32,11 +33,8 @@ fn values_are_ordered_as_their_scripts_say() {
                 let spec = SortSpec::parse(support::document(spec).as_doc())?;
                 let mut sorted = documents.clone();
                 sorted.sort_by_cached_key(|document| spec.key(DocRef::Tree(document)));
-                Ok(sorted
-                    .into_iter()
-                    .map(|document| show(&Bson::Document(document)))
-                    .collect::<Vec<_>>()
-                    .join("\n"))
+                let id = |document: &Document| document.get("_id").map_or_else(String::new, show);
+                Ok(sorted.iter().map(id).collect::<Vec<_>>().join(" "))
             }
             _ => Err(format!("unknown command {name}").into()),
         }

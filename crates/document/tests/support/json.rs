@@ -243,8 +243,10 @@ pub(crate) fn show(value: &Bson) -> String {
         Bson::MaxKey => "MaxKey".into(),
         Bson::ObjectId(id) => format!("ObjectId(\"{id}\")"),
         Bson::DateTime(time) => match time.try_to_rfc3339_string() {
-            Ok(text) => format!("ISODate(\"{text}\")"),
-            Err(_) => format!("Date({})", time.timestamp_millis()),
+            Ok(text) if bson::DateTime::parse_rfc3339_str(&text) == Ok(*time) => {
+                format!("ISODate(\"{text}\")")
+            }
+            _ => format!("Date({})", time.timestamp_millis()),
         },
         Bson::Timestamp(time) => format!("Timestamp({}, {})", time.time, time.increment),
         Bson::Binary(binary) => {
