@@ -12,6 +12,7 @@ use base::{Code, Error, Result, limits};
 use bson::{Bson, Document};
 use serde::{Deserialize, Serialize};
 
+use crate::display::show_value;
 use crate::key;
 use crate::number::Number;
 use crate::order;
@@ -151,7 +152,7 @@ fn parse_direction(name: &str, value: &Value<'_>) -> Result<SortDirection> {
         });
     }
     let Some(number) = Number::of(value) else {
-        let message = format!("Illegal key in $sort specification: {name}: {}", value.to_bson());
+        let message = format!("Illegal key in $sort specification: {name}: {}", show_value(value));
         return Err(Error::new(Code(15_974), message));
     };
     match number.truncated() {

@@ -1,5 +1,6 @@
 //! Filters, by scripts. `documents` declares documents, `match` says which of them match, by `_id` where they have one;
-//! `positional` adds the array index that the positional `$` stands for.
+//! There is one variable, `wanted`, with the
+//! value 3. `positional` adds the array index that the positional `$` stands for.
 
 use std::error::Error;
 
@@ -51,8 +52,9 @@ fn matching<'a>(
     filter: &str,
 ) -> Result<impl Iterator<Item = (&'a Document, MatchDetails)> + use<'a>, Box<dyn Error>> {
     let tree = support::tree(filter);
-    let filter = Filter::parse(DocBuf::encode(&tree)?.as_doc(), &Variables::default())?;
-    let filter_of_tree = Filter::parse(DocRef::Tree(&tree), &Variables::default())?;
+    let variables: Variables = [("wanted".to_owned(), Bson::Int32(3))].into_iter().collect();
+    let filter = Filter::parse(DocBuf::encode(&tree)?.as_doc(), &variables)?;
+    let filter_of_tree = Filter::parse(DocRef::Tree(&tree), &variables)?;
     let cx = context();
     let mut matching = Vec::new();
     for document in documents {

@@ -5,6 +5,7 @@
 
 use base::{Error, Result};
 
+use crate::display::show_value;
 use crate::number::Number;
 use crate::value::{ArrayRef, Value};
 
@@ -73,7 +74,7 @@ impl BitMask {
                 Some(number) => mask_of_number(operator, number, value),
                 None => Err(Error::bad_value(format!(
                     "{operator} takes an Array, a number, or a BinData but received: {operator}: {}",
-                    value.to_bson()
+                    show_value(value)
                 ))),
             },
         }
@@ -81,7 +82,7 @@ impl BitMask {
 }
 
 fn mask_of_number(operator: &str, number: Number, value: &Value<'_>) -> Result<BitMask> {
-    let shown = || format!("{operator}: {}", value.to_bson());
+    let shown = || format!("{operator}: {}", show_value(value));
     match number.integer() {
         Some(mask) if mask >= 0 => Ok(BitMask::Bytes(mask.to_le_bytes().to_vec())),
         Some(_) => Err(Error::failed_to_parse(format!("Expected a non-negative number in: {}", shown()))),
@@ -95,7 +96,7 @@ fn mask_of_number(operator: &str, number: Number, value: &Value<'_>) -> Result<B
 fn positions_of(positions: ArrayRef<'_>) -> Result<BitMask> {
     let position = |value: Value<'_>| {
         let refused =
-            |what: &str| Error::bad_value(format!("bit positions {what} but got: {}", value.to_bson()));
+            |what: &str| Error::bad_value(format!("bit positions {what} but got: {}", show_value(&value)));
         let number = Number::of(&value).ok_or_else(|| refused("must be an integer"))?;
         let integer = number.integer().ok_or_else(|| refused("must be an integer"))?;
         if integer < 0 {

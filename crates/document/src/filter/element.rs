@@ -4,6 +4,7 @@
 
 use base::{Code, Error, Result};
 
+use crate::display::show_value;
 use crate::number::Number;
 use crate::value::{Kind, Value};
 
@@ -71,7 +72,7 @@ fn kind_of_number(number: Number, value: &Value<'_>) -> Result<Kind> {
         return Err(Error::new(Code::BAD_VALUE, message));
     }
     code.and_then(|code| all_kinds().find(|kind| kind.0 == code))
-        .ok_or_else(|| Error::bad_value(format!("Invalid numerical type code: {}", value.to_bson())))
+        .ok_or_else(|| Error::bad_value(format!("Invalid numerical type code: {}", show_value(value))))
 }
 
 fn all_kinds() -> impl Iterator<Item = Kind> {

@@ -23,6 +23,7 @@ impl Node {
         match self {
             Node::True => Ok(true),
             Node::False => Ok(false),
+            Node::Expr(expression) => expression.is_true(doc, cx),
             Node::Field { path, predicate } => field_matches(path, predicate, doc, cx, details),
             Node::And(nodes) => all(nodes, |node| node.matches_with(doc, cx, details)),
             Node::Or(nodes) => any(nodes, |node| node.matches_with(doc, cx, details)),

@@ -3,7 +3,7 @@
 //! Called by `query` (scans, rechecks of candidates), updates (`$pull`, array filters, positional `$`) and the `$match`
 //! stage; the planner reads the tree through [`Filter::root`]. One file for each family of operators.
 //!
-//! Always holds: matching reads bytes in place and allocates nothing, except for `$expr` and trees; a filter from a
+//! Always holds: matching reads bytes in place and allocates nothing, except in `$expr`; a filter from a
 //! client never panics, whatever it holds.
 
 mod array;
@@ -18,6 +18,7 @@ mod regex;
 use bson::Bson;
 
 use crate::context::{EvalContext, Variables};
+use crate::expression::Expression;
 use crate::path::Path;
 use crate::value::{DocRef, Value};
 
@@ -53,6 +54,8 @@ pub enum Node {
         /// What.
         predicate: Predicate,
     },
+    /// `$expr`: the expression's value counts as true. Only for whole documents, never inside `$elemMatch`.
+    Expr(Box<Expression>),
 }
 
 /// A condition on the values at a path. Each but the negations holds when one of the values there satisfies it, so
@@ -111,7 +114,7 @@ pub struct MatchDetails {
 impl Filter {
     /// Parses a filter document. Errors are MongoDB's, mostly `BadValue`.
     pub fn parse(doc: DocRef<'_>, vars: &Variables) -> base::Result<Filter> {
-        Ok(Filter { root: parse::node(doc, vars)? })
+        Ok(Filter { root: parse::filter(doc, vars)? })
     }
 
     /// Parses the operators of `{field: {..}}` without their field, for conditions on a bare value: `$pull` and the

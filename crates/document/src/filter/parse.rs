@@ -13,16 +13,32 @@ use super::modulo::Modulo;
 use super::regex::Regex;
 use super::{Node, Predicate, is_operator_document};
 use crate::context::Variables;
+use crate::display::show_value;
+use crate::expression::Expression;
 use crate::number::Number;
 use crate::path::Path;
 use crate::value::{ArrayRef, DocRef, Value};
 
-/// Parses a whole filter, or a branch of `$and` and the like.
-pub(super) fn node(doc: DocRef<'_>, vars: &Variables) -> Result<Node> {
+/// What a condition is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Level {
+    /// A whole document.
+    Document,
+    /// An element of an array.
+    Element,
+}
+
+/// Parses a whole filter.
+pub(super) fn filter(doc: DocRef<'_>, vars: &Variables) -> Result<Node> {
+    node(doc, Level::Document, vars)
+}
+
+/// Parses a filter, or a branch of `$and` and the like.
+fn node(doc: DocRef<'_>, level: Level, vars: &Variables) -> Result<Node> {
     let mut nodes = Vec::new();
     for (name, value) in doc.iter() {
         match name.strip_prefix('$') {
-            Some(_) => nodes.extend(top_level(name, &value, vars)?),
+            Some(_) => nodes.extend(top_level(name, &value, level, vars)?),
             None => field(name, &value, vars, &mut nodes)?,
         }
     }
@@ -53,14 +69,16 @@ fn conjunction(nodes: Vec<Node>) -> Node {
     }
 }
 
-fn top_level(name: &str, operand: &Value<'_>, vars: &Variables) -> Result<Option<Node>> {
+fn top_level(name: &str, operand: &Value<'_>, level: Level, vars: &Variables) -> Result<Option<Node>> {
     Ok(Some(match name {
-        "$and" => conjunction(branches(name, operand, vars)?),
+        "$and" => conjunction(branches(name, operand, level, vars)?),
         "$or" => {
-            let mut nodes = branches(name, operand, vars)?;
+            let mut nodes = branches(name, operand, level, vars)?;
             if nodes.len() == 1 { nodes.pop().expect("there is one") } else { Node::Or(nodes) }
         }
-        "$nor" => Node::Nor(branches(name, operand, vars)?),
+        "$nor" => Node::Nor(branches(name, operand, level, vars)?),
+        "$expr" if level == Level::Document => Node::Expr(Box::new(Expression::parse(operand, vars)?)),
+        "$expr" => return Err(Error::bad_value("$expr can only be applied to the top-level document")),
         "$comment" => return Ok(None),
         "$alwaysTrue" => constant(name, operand, Node::True)?,
         "$alwaysFalse" => constant(name, operand, Node::False)?,
@@ -73,7 +91,7 @@ fn top_level(name: &str, operand: &Value<'_>, vars: &Variables) -> Result<Option
     }))
 }
 
-fn branches(name: &str, operand: &Value<'_>, vars: &Variables) -> Result<Vec<Node>> {
+fn branches(name: &str, operand: &Value<'_>, level: Level, vars: &Variables) -> Result<Vec<Node>> {
     let Value::Array(entries) = operand else {
         return Err(Error::bad_value(format!("{name} must be an array")));
     };
@@ -81,7 +99,7 @@ fn branches(name: &str, operand: &Value<'_>, vars: &Variables) -> Result<Vec<Nod
         return Err(Error::bad_value("$and/$or/$nor must be a nonempty array"));
     }
     let branch = |entry: Value<'_>| match entry {
-        Value::Document(document) => node(document, vars),
+        Value::Document(document) => node(document, level, vars),
         _ => Err(Error::bad_value("$or/$and/$nor entries need to be full objects")),
     };
     entries.iter().map(branch).collect()
@@ -219,7 +237,7 @@ fn regex(operand: &Value<'_>, siblings: DocRef<'_>) -> Result<Regex> {
 
 fn size(operand: &Value<'_>) -> Result<i64> {
     let refused = |what: &str| {
-        Error::bad_value(format!("Failed to parse $size. Expected {what}: $size: {}", operand.to_bson()))
+        Error::bad_value(format!("Failed to parse $size. Expected {what}: $size: {}", show_value(operand)))
     };
     let number = Number::of(operand).ok_or_else(|| refused("a number in"))?;
     match number.integer() {
@@ -275,6 +293,6 @@ fn elem_match(operand: &Value<'_>, vars: &Variables) -> Result<Predicate> {
     if on_values {
         Ok(Predicate::ElemMatchValue(operators(*document, "", vars)?))
     } else {
-        Ok(Predicate::ElemMatchDocument(Box::new(node(*document, vars)?)))
+        Ok(Predicate::ElemMatchDocument(Box::new(node(*document, Level::Element, vars)?)))
     }
 }

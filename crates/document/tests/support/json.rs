@@ -243,7 +243,7 @@ pub(crate) fn show(value: &Bson) -> String {
         Bson::MaxKey => "MaxKey".into(),
         Bson::ObjectId(id) => format!("ObjectId(\"{id}\")"),
         Bson::DateTime(time) => match time.try_to_rfc3339_string() {
-            Ok(text) if bson::DateTime::parse_rfc3339_str(&text) == Ok(*time) => {
+            Ok(text) if bson::DateTime::parse_rfc3339_str(&text).is_ok_and(|parsed| parsed == *time) => {
                 format!("ISODate(\"{text}\")")
             }
             _ => format!("Date({})", time.timestamp_millis()),
