@@ -5,6 +5,7 @@
 
 pub mod encoding;
 pub mod evaluate;
+pub mod execute;
 pub mod failure;
 pub mod index;
 pub mod plan;
