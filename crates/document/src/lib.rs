@@ -13,6 +13,7 @@ pub mod number;
 pub mod order;
 pub mod path;
 pub mod pipeline;
+pub mod projection;
 pub mod sort;
 pub mod update;
 pub mod validate;

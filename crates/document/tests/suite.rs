@@ -3,6 +3,7 @@
 
 mod filter;
 mod order;
+mod projection;
 mod support;
 mod update;
 mod validate;
