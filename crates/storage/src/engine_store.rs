@@ -141,19 +141,22 @@ impl Drop for FjallStore {
 
 impl Store for FjallStore {
     fn create_keyspace(&self, name: KeyspaceName) -> Result<()> {
-        let mut keyspaces = self.shared.keyspaces.write();
-        if keyspaces.contains_key(&name) {
+        let mut persisting = self.shared.persisting.lock();
+        if self.shared.keyspaces.read().contains_key(&name) {
             return Ok(());
         }
+        self.shared.poisoning(persisting.note.reserve(self.shared.db.seqno()))?;
         let options = || self.shared.options.keyspace();
         let tree = self.shared.checked(|| self.shared.db.keyspace(&keyspace_to_text(name), options))?;
-        keyspaces.insert(name, Arc::new(Keyspace::new(tree, LogIndex(0), None)));
+        let keyspace = Arc::new(Keyspace::new(tree, LogIndex(0), None));
+        self.shared.keyspaces.write().insert(name, keyspace);
         Ok(())
     }
 
     fn drop_keyspace(&self, name: KeyspaceName) -> Result<()> {
         let mut persisting = self.shared.persisting.lock();
         let Some(keyspace) = self.shared.keyspaces.write().remove(&name) else { return Ok(()) };
+        self.shared.poisoning(persisting.note.reserve(self.shared.db.seqno()))?;
         // The note goes first: a keyspace without a note is fine, a note without its data is damage.
         self.shared.poisoning(persisting.note.forget(name))?;
         self.shared.checked(|| self.shared.db.delete_keyspace(keyspace.tree.clone()))
@@ -218,6 +221,7 @@ impl Shared {
         let journals = JournalFiles::before_open(&tables)?;
         let db = open_database(&tables, &options, &note, &journals)?;
         journals.check_after_open(&note)?;
+        db.supervisor.seqno.fetch_max(note.unused_sequence());
         let shared = Arc::new(Shared {
             keyspaces: RwLock::new(open_keyspaces(&db, &options, &note)?),
             db,

@@ -1,6 +1,6 @@
 //! The file `durable` beside the tables: the applied index of every keyspace as of the last fsync of the store's
 //! journal, and how much of the journal that fsync covered. Written after each of them, compared with what the tables
-//! hold at the next open.
+//! hold at the next open. It also reserves sequence numbers (see [`DurableNote::reserve`]).
 //!
 //! Why it exists: `fjall` ends the replay of its journal at the first damaged spot, as it must for a torn tail, and
 //! does not know how much was synced. A keyspace that comes back behind its note lost synced data.
@@ -25,7 +25,13 @@ pub(super) struct DurableNote {
     directory: PathBuf,
     indexes: BTreeMap<KeyspaceName, LogIndex>,
     journal: JournalPosition,
+    /// Sequence numbers of `fjall` from here on were never used.
+    unused_sequence: u64,
 }
+
+/// How many sequence numbers are reserved at a time, and how many of them may be used before the next reservation.
+const RESERVE: u64 = 1 << 22;
+const RESERVE_LEFT_MIN: u64 = 1 << 21;
 
 impl DurableNote {
     /// Reads the note in the store's directory; an absent one says that nothing is durable yet.
@@ -35,6 +41,7 @@ impl DurableNote {
             directory: directory.to_owned(),
             indexes: BTreeMap::new(),
             journal: JournalPosition::default(),
+            unused_sequence: 0,
         };
         match std::fs::read(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
@@ -73,6 +80,21 @@ impl DurableNote {
         Ok(())
     }
 
+    /// Where `fjall` is to go on counting after it opened: after a restart it forgets the numbers of created and dropped
+    /// keyspaces, and what it writes under a number used before, such as that a keyspace is gone, may be without effect.
+    pub(super) fn unused_sequence(&self) -> u64 {
+        self.unused_sequence
+    }
+
+    /// Makes sure, durably, that the numbers used next will not be used again. Called before keyspaces come or go.
+    pub(super) fn reserve(&mut self, next_sequence: u64) -> Result<()> {
+        if next_sequence + RESERVE_LEFT_MIN > self.unused_sequence {
+            self.unused_sequence = next_sequence + RESERVE;
+            self.save()?;
+        }
+        Ok(())
+    }
+
     /// Takes a keyspace out of the note, durably.
     pub(super) fn forget(&mut self, name: KeyspaceName) -> Result<()> {
         if self.indexes.remove(&name).is_some() { self.save() } else { Ok(()) }
@@ -92,6 +114,7 @@ impl DurableNote {
         let mut out = Vec::new();
         out.put_u64_le(self.journal.file);
         out.put_u64_le(self.journal.bytes);
+        out.put_u64_le(self.unused_sequence);
         for (&name, &applied) in &self.indexes {
             codec::put_keyspace(&mut out, name);
             out.put_u64_le(applied.get());
@@ -103,6 +126,7 @@ impl DurableNote {
         let what = path.display().to_string();
         let mut reader = codec::Reader::new(codec::unseal(record, &what)?, &what);
         self.journal = JournalPosition { file: reader.u64()?, bytes: reader.u64()? };
+        self.unused_sequence = reader.u64()?;
         while !reader.is_empty() {
             let name = codec::keyspace(&mut reader)?;
             self.indexes.insert(name, LogIndex(reader.u64()?));
