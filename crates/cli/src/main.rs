@@ -1,2 +1,5 @@
-//! The `psdb` binary.
-fn main() {}
+//! The `psdb` binary: hands over to the `cli` library.
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

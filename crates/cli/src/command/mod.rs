@@ -1,0 +1,93 @@
+//! The table of subcommands, and how the process starts and ends.
+//!
+//! One file per subcommand: each has its clap arguments, with examples, and a `run`. [`main`] prints a failure's
+//! sentence to standard error and turns it into the exit code.
+
+mod aggregate;
+mod count;
+mod del;
+mod delete;
+mod export;
+mod find;
+mod get;
+mod import;
+mod input;
+mod insert;
+mod keys;
+mod kv;
+mod load;
+mod put;
+mod records;
+mod shell;
+mod status;
+mod update;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::failure::Failure;
+use crate::output;
+
+/// A sharded, replicated document database that speaks the MongoDB wire protocol.
+#[derive(Parser)]
+#[command(name = "psdb", version, propagate_version = true, arg_required_else_help = true)]
+#[command(after_help = "Begin with: psdb demo\n\n\
+    Exit codes: 0 done; 1 refused, rejected or not found; 2 wrong usage; 3 no server answered.")]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Shell(shell::Arguments),
+    Insert(insert::Arguments),
+    Find(find::Arguments),
+    Update(update::Arguments),
+    Delete(delete::Arguments),
+    Count(count::Arguments),
+    Aggregate(aggregate::Arguments),
+    Put(put::Arguments),
+    Get(get::Arguments),
+    Del(del::Arguments),
+    Keys(keys::Arguments),
+    Import(import::Arguments),
+    Export(export::Arguments),
+    Status(status::Arguments),
+}
+
+/// Parses the command line, runs the subcommand, and says how it ended.
+pub fn main() -> ExitCode {
+    match run(CommandLine::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if !failure.message.is_empty() {
+                output::warn(format!("psdb: {}", failure.message));
+            }
+            ExitCode::from(failure.exit_code)
+        }
+    }
+}
+
+fn run(command: Command) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Runtime::new()?;
+    runtime.block_on(async {
+        match command {
+            Command::Shell(arguments) => shell::run(arguments).await,
+            Command::Insert(arguments) => insert::run(arguments).await,
+            Command::Find(arguments) => find::run(arguments).await,
+            Command::Update(arguments) => update::run(arguments).await,
+            Command::Delete(arguments) => delete::run(arguments).await,
+            Command::Count(arguments) => count::run(arguments).await,
+            Command::Aggregate(arguments) => aggregate::run(arguments).await,
+            Command::Put(arguments) => put::run(arguments).await,
+            Command::Get(arguments) => get::run(arguments).await,
+            Command::Del(arguments) => del::run(arguments).await,
+            Command::Keys(arguments) => keys::run(arguments).await,
+            Command::Import(arguments) => import::run(arguments).await,
+            Command::Export(arguments) => export::run(arguments).await,
+            Command::Status(arguments) => status::run(arguments).await,
+        }
+    })
+}

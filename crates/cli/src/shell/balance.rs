@@ -1,0 +1,59 @@
+//! Whether a statement is complete: all brackets, strings and comments closed.
+//!
+//! Asked by the line editor (Enter on an open bracket starts another line) and by the reader of scripts.
+
+/// How the text ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Balance {
+    /// Everything is closed (or closed too often, which the parser will report).
+    Closed,
+    /// A bracket or a block comment is open: more lines must follow.
+    Open,
+}
+
+/// Looks at brackets outside of strings and comments.
+pub fn balance(text: &str) -> Balance {
+    let mut depth = 0i64;
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '(' | '[' | '{' => depth += 1,
+            ')' | ']' | '}' => depth -= 1,
+            '"' | '\'' => skip_string(&mut chars, c),
+            '/' if chars.peek() == Some(&'/') => while chars.next_if(|c| *c != '\n').is_some() {},
+            '/' if chars.peek() == Some(&'*') => {
+                if !skip_comment(&mut chars) {
+                    return Balance::Open;
+                }
+            }
+            _ => {}
+        }
+    }
+    if depth > 0 { Balance::Open } else { Balance::Closed }
+}
+
+/// A string ends at its quote or, unclosed, at the line's end.
+fn skip_string(chars: &mut std::iter::Peekable<std::str::Chars<'_>>, quote: char) {
+    while let Some(c) = chars.next_if(|c| *c != '\n') {
+        match c {
+            '\\' => {
+                chars.next();
+            }
+            c if c == quote => return,
+            _ => {}
+        }
+    }
+}
+
+/// True if the comment is closed.
+fn skip_comment(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) -> bool {
+    let mut previous = ' ';
+    chars.next();
+    for c in chars.by_ref() {
+        if previous == '*' && c == '/' {
+            return true;
+        }
+        previous = c;
+    }
+    false
+}
