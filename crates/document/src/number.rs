@@ -175,7 +175,7 @@ pub(crate) fn truncate_to_double(coefficient: u128, exponent: i32) -> (f64, bool
         let power = 10_u128.pow(exponent.unsigned_abs());
         let shift = coefficient.leading_zeros();
         let numerator = coefficient << shift;
-        return assemble(numerator / power, -(shift as i32), numerator % power != 0);
+        return assemble(numerator / power, -(shift as i32), !numerator.is_multiple_of(power));
     }
     truncate_large(coefficient, exponent)
 }

@@ -1,0 +1,7 @@
+//! Key encoding against comparison, on arbitrary bytes.
+#![no_main]
+
+#[path = "../checks/document.rs"]
+mod checks;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| checks::run("key", data));

@@ -1,0 +1,7 @@
+//! Parsing and applying of updates, on arbitrary bytes.
+#![no_main]
+
+#[path = "../checks/document.rs"]
+mod checks;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| checks::run("update", data));
