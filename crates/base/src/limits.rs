@@ -48,6 +48,12 @@ pub const CONNECTIONS_MAX: usize = 65_536;
 pub const ENTRY_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Most bytes of proposed and not yet applied writes of one shard; further writes wait.
 pub const SHARD_IN_FLIGHT_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Entries of a shard's Raft log that are kept although the store durably has them.
+pub const RAFT_LOG_ENTRIES_MAX: u64 = 20_000;
+/// Bytes of a shard's Raft log after which it is compacted.
+pub const RAFT_LOG_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes applied to the store after which it is flushed without waiting for the timer.
+pub const STORE_UNFLUSHED_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Most requests waiting in one owner loop's mailbox; further senders wait.
 pub const MAILBOX_REQUESTS_MAX: usize = 16_384;
 /// Candidates of a multi-document update or delete that go into the owner loop at a time.

@@ -1,0 +1,182 @@
+//! How the rest of the node reaches a replica: writes through its owner loop, reads past it.
+//!
+//! Called by the router from connections' tasks. Clones are cheap and outlive the replica: after its end they answer
+//! errors. A read costs a few atomic loads and a view of the store when the replica leads and has applied what it
+//! committed.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use base::{Code, Error, LogIndex, ReplicaId, ShardId, Term};
+use storage::View;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::machine::StateMachine;
+use crate::metrics::count;
+use crate::node::Node;
+use crate::shared::Shared;
+
+/// How long a read waits for a leader before it is refused, in milliseconds.
+const LEADER_WAIT_MS: u64 = 5_000;
+
+/// A command and whoever waits for its answer.
+pub(crate) struct Request<M: StateMachine> {
+    pub(crate) command: M::Command,
+    pub(crate) answer: Answer<M::Reply>,
+}
+
+/// Where an answer goes.
+pub(crate) type Answer<R> = oneshot::Sender<base::Result<R>>;
+
+/// Access to one replica.
+pub struct ReplicaHandle<M: StateMachine> {
+    node: Arc<Node>,
+    shared: Arc<Shared<M::State>>,
+    mailbox: mpsc::Sender<Request<M>>,
+}
+
+impl<M: StateMachine> Clone for ReplicaHandle<M> {
+    fn clone(&self) -> ReplicaHandle<M> {
+        ReplicaHandle {
+            node: self.node.clone(),
+            shared: self.shared.clone(),
+            mailbox: self.mailbox.clone(),
+        }
+    }
+}
+
+impl<M: StateMachine> ReplicaHandle<M> {
+    pub(crate) fn new(
+        node: Arc<Node>,
+        shared: Arc<Shared<M::State>>,
+        mailbox: mpsc::Sender<Request<M>>,
+    ) -> ReplicaHandle<M> {
+        ReplicaHandle { node, shared, mailbox }
+    }
+
+    /// The shard.
+    pub fn shard(&self) -> ShardId {
+        self.shared.name.shard
+    }
+
+    /// The replica.
+    pub fn replica(&self) -> ReplicaId {
+        self.shared.name.replica
+    }
+
+    /// Current term.
+    pub fn term(&self) -> Term {
+        Term(self.shared.term.get())
+    }
+
+    /// Highest index known committed.
+    pub fn commit_index(&self) -> LogIndex {
+        self.shared.commit.index()
+    }
+
+    /// Highest index applied.
+    pub fn applied_index(&self) -> LogIndex {
+        self.shared.applied.index()
+    }
+
+    /// Whether this replica leads and answers reads by itself.
+    pub fn is_leader(&self) -> bool {
+        self.shared.lease.holds()
+    }
+
+    /// Evaluates a command after every earlier one and waits for its answer. On return with `Ok`: what it wrote is
+    /// fsynced on a majority, and what its answer says was read is committed.
+    ///
+    /// `ShutdownInProgress`, `NotWritablePrimary` and `StaleConfig` mean that it was not evaluated;
+    /// `InterruptedAtShutdown` and `InterruptedDueToReplStateChange` that nobody knows whether it happened.
+    pub async fn write(&self, command: M::Command) -> base::Result<M::Reply> {
+        let (answer, answered) = oneshot::channel();
+        if self.mailbox.send(Request { command, answer }).await.is_err() {
+            return Err(self.gone());
+        }
+        answered.await.unwrap_or_else(|_| Err(self.interrupted()))
+    }
+
+    /// A view that contains every write answered before the call, and the state that belongs to it. Waits while the
+    /// store is behind what is committed, and for a while when there is no leader; then fails with
+    /// `NotWritablePrimary`.
+    pub async fn read(&self) -> base::Result<(Arc<dyn View>, Arc<M::State>)> {
+        loop {
+            if let Some(pair) = self.try_read()? {
+                return Ok(pair);
+            }
+            count(&self.node.metrics.reads_delayed, 1);
+            self.wait_readable().await?;
+        }
+    }
+
+    /// As [`ReplicaHandle::read`], when it can be answered at once; `None` when the caller has to wait.
+    pub fn try_read(&self) -> base::Result<Option<(Arc<dyn View>, Arc<M::State>)>> {
+        if self.node.latch.is_set() || self.shared.stopped.load(Ordering::SeqCst) {
+            return Err(self.gone());
+        }
+        if !self.is_readable() {
+            return Ok(None);
+        }
+        let view = || self.node.options.store.view(self.shared.name);
+        self.shared.read_together(view).map_err(|fault| {
+            self.node.latch.set(fault);
+            self.interrupted()
+        })
+    }
+
+    /// The published state, as this replica has it right now: possibly not the newest.
+    pub fn state(&self) -> Arc<M::State> {
+        self.shared.state()
+    }
+
+    fn is_readable(&self) -> bool {
+        // The lease is looked at first: a commit index that was published before it was granted covers every write
+        // that an earlier leader answered.
+        self.shared.lease.holds() && {
+            let commit = self.shared.commit.get();
+            self.shared.applied.get() >= commit
+        }
+    }
+
+    async fn wait_readable(&self) -> base::Result<()> {
+        let wait = async {
+            loop {
+                let mut rung = std::pin::pin!(self.shared.readers.notified());
+                rung.as_mut().enable();
+                let over = self.node.latch.is_set() || self.shared.stopped.load(Ordering::SeqCst);
+                if over || self.is_readable() {
+                    return;
+                }
+                rung.await;
+            }
+        };
+        let limit = Duration::from_millis(LEADER_WAIT_MS);
+        tokio::time::timeout(limit, wait).await.map_err(|_| {
+            let shard = self.shard();
+            Error::new(Code::NOT_WRITABLE_PRIMARY, format!("shard {shard} has no primary on this node right now"))
+        })
+    }
+
+    /// The error of a request that was not evaluated because the replica is no longer here.
+    fn gone(&self) -> Error {
+        match self.node.latch.get() {
+            Some(fault) => Error::new(Code::SHUTDOWN_IN_PROGRESS, format!("this node is stopping: {fault}")),
+            None => {
+                let message = format!("shard {} is not served by this node any more", self.shard());
+                Error::new(Code::STALE_CONFIG, message)
+            }
+        }
+    }
+
+    /// The error of a request whose outcome is not known.
+    fn interrupted(&self) -> Error {
+        let reason = match self.node.latch.get() {
+            Some(fault) => fault.message,
+            None => "it was shut down".to_owned(),
+        };
+        let message = format!("this node stopped before the outcome was known: {reason}");
+        Error::new(Code::INTERRUPTED_AT_SHUTDOWN, message)
+    }
+}

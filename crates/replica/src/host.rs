@@ -1,0 +1,272 @@
+//! All replicas of one node.
+//!
+//! Made by the server (and by the simulator) once the engines are open; asked by the router for handles. Always holds: a
+//! replica that is listed is open and its owner loop runs, unless the node has a fault.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use base::id::CATALOG_SHARD;
+use base::{LogIndex, ReplicaId, ShardId, Term};
+use parking_lot::Mutex;
+use storage::{Fault, KeyspaceName, KvBatch};
+use tokio::sync::oneshot;
+
+use crate::fault::FaultLatch;
+use crate::flush::{self, Flushed};
+use crate::handle::ReplicaHandle;
+use crate::machine::StateMachine;
+use crate::metrics::HostMetrics;
+use crate::node::{HostOptions, Node};
+use crate::open::{self, Opened};
+use crate::shared::Shared;
+
+/// All replicas of one node: those of shards (`S`) and, where this node has one, the catalog's (`C`). Clones are the same
+/// host.
+pub struct HostOf<S: StateMachine, C: StateMachine> {
+    inner: Arc<Inner<S, C>>,
+}
+
+struct Inner<S: StateMachine, C: StateMachine> {
+    node: Arc<Node>,
+    shards: ArcSwap<BTreeMap<ShardId, Running<S>>>,
+    catalog: ArcSwap<Option<Running<C>>>,
+    /// Creating and dropping replicas happens one at a time.
+    changing: tokio::sync::Mutex<()>,
+    stop_flushing: Mutex<Option<oneshot::Sender<()>>>,
+}
+
+struct Running<M: StateMachine> {
+    handle: ReplicaHandle<M>,
+    shared: Arc<Shared<M::State>>,
+}
+
+/// What there is to say about a replica.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicaStatus {
+    /// Shard, replica and generation.
+    pub name: KeyspaceName,
+    /// Current term.
+    pub term: Term,
+    /// Whether it leads and answers reads by itself.
+    pub is_leader: bool,
+    /// Highest index known committed.
+    pub commit: LogIndex,
+    /// Highest index applied.
+    pub applied: LogIndex,
+}
+
+impl<S: StateMachine, C: StateMachine> Clone for HostOf<S, C> {
+    fn clone(&self) -> Self {
+        HostOf { inner: self.inner.clone() }
+    }
+}
+
+impl<S: StateMachine, C: StateMachine> HostOf<S, C> {
+    /// Opens every replica that the Raft log names, and removes keyspaces that nobody does. Returns as soon as the owner
+    /// loops run: reads wait for their replica's election. Faults when anything on disk is damaged or does not fit.
+    pub async fn start(options: HostOptions) -> storage::Result<Self> {
+        let node = Arc::new(Node::new(options));
+        let host = HostOf {
+            inner: Arc::new(Inner {
+                node: node.clone(),
+                shards: ArcSwap::default(),
+                catalog: ArcSwap::default(),
+                changing: tokio::sync::Mutex::new(()),
+                stop_flushing: Mutex::new(None),
+            }),
+        };
+        let mut found = Vec::new();
+        for replica in node.options.raft_log.replicas()? {
+            if let Some(state) = node.options.raft_log.state(replica)? {
+                found.push((replica, state));
+            }
+        }
+        let named = found
+            .iter()
+            .map(|(replica, state)| KeyspaceName {
+                shard: state.shard,
+                replica: *replica,
+                generation: state.generation,
+            })
+            .collect();
+        open::remove_orphans(&node, named).await?;
+        for (replica, state) in found {
+            match state.shard {
+                CATALOG_SHARD => host.list_catalog(open::open(&node, replica, &state)?),
+                shard => host.list_shard(shard, open::open(&node, replica, &state)?),
+            }
+        }
+        host.start_flushing();
+        Ok(host)
+    }
+
+    /// Creates the only replica of a new shard, with `initial` as its first state. On return: fsynced and serving. Does
+    /// nothing when the replica exists.
+    pub async fn create_replica(
+        &self,
+        shard: ShardId,
+        replica: ReplicaId,
+        initial: KvBatch,
+    ) -> base::Result<ReplicaHandle<S>> {
+        assert_ne!(shard, CATALOG_SHARD, "the catalog's replica is created by create_catalog");
+        let _changing = self.inner.changing.lock().await;
+        if let Some(handle) = self.shard(shard).filter(|handle| handle.replica() == replica) {
+            return Ok(handle);
+        }
+        let opened = self.create_and_open(shard, replica, initial).await.map_err(|fault| self.fail(fault))?;
+        let handle = opened.handle.clone();
+        self.list_shard(shard, opened);
+        Ok(handle)
+    }
+
+    /// Creates the only replica of the catalog. As [`HostOf::create_replica`].
+    pub async fn create_catalog(&self, replica: ReplicaId, initial: KvBatch) -> base::Result<ReplicaHandle<C>> {
+        let _changing = self.inner.changing.lock().await;
+        if let Some(handle) = self.catalog() {
+            return Ok(handle);
+        }
+        let opened =
+            self.create_and_open(CATALOG_SHARD, replica, initial).await.map_err(|fault| self.fail(fault))?;
+        let handle = opened.handle.clone();
+        self.list_catalog(opened);
+        Ok(handle)
+    }
+
+    /// Stops a shard's replica on this node and removes all its data. On return: gone for good. Does nothing when there
+    /// is none. Requests that are under way get an error.
+    pub async fn drop_replica(&self, shard: ShardId) -> base::Result<()> {
+        let _changing = self.inner.changing.lock().await;
+        let mut shards = BTreeMap::clone(&self.inner.shards.load());
+        let Some(running) = shards.remove(&shard) else { return Ok(()) };
+        self.inner.shards.store(Arc::new(shards));
+        running.shared.stop();
+        running.shared.wait_stopped().await;
+        if let Some(fault) = self.inner.node.latch.get() {
+            return Err(self.fail(fault));
+        }
+        open::remove(&self.inner.node, running.shared.name).await.map_err(|fault| self.fail(fault))
+    }
+
+    /// The replica of a shard on this node.
+    pub fn shard(&self, shard: ShardId) -> Option<ReplicaHandle<S>> {
+        self.inner.shards.load().get(&shard).map(|running| running.handle.clone())
+    }
+
+    /// The catalog's replica on this node.
+    pub fn catalog(&self) -> Option<ReplicaHandle<C>> {
+        self.inner.catalog.load().as_ref().as_ref().map(|running| running.handle.clone())
+    }
+
+    /// All replicas of this node, by shard.
+    pub fn replicas(&self) -> Vec<ReplicaStatus> {
+        let catalog = self.inner.catalog.load();
+        let catalog = catalog.as_ref().as_ref().map(|running| status(&running.shared));
+        let shards = self.inner.shards.load();
+        catalog.into_iter().chain(shards.values().map(|running| status(&running.shared))).collect()
+    }
+
+    /// Counters.
+    pub fn metrics(&self) -> Arc<HostMetrics> {
+        self.inner.node.metrics.clone()
+    }
+
+    /// Resolves with the fault that stops this node. The process must end then.
+    pub async fn faulted(&self) -> Fault {
+        self.inner.node.latch.wait().await
+    }
+
+    /// Where other parts of the node report faults that they meet in the store.
+    pub fn fault_latch(&self) -> Arc<FaultLatch> {
+        self.inner.node.latch.clone()
+    }
+
+    /// Refuses new requests, finishes those that were proposed, and flushes the store. The host serves nothing after.
+    pub async fn shutdown(&self) -> storage::Result<()> {
+        let _changing = self.inner.changing.lock().await;
+        let shards = self.inner.shards.load_full();
+        let catalog = self.inner.catalog.load_full();
+        shards.values().for_each(|running| running.shared.stop());
+        catalog.iter().for_each(|running| running.shared.stop());
+        for running in shards.values() {
+            running.shared.wait_stopped().await;
+        }
+        for running in catalog.iter() {
+            running.shared.wait_stopped().await;
+        }
+        drop(self.inner.stop_flushing.lock().take());
+        if let Some(fault) = self.inner.node.latch.get() {
+            return Err(fault);
+        }
+        self.inner.node.blocking(|store| store.flush()).await
+    }
+
+    async fn create_and_open<M: StateMachine>(
+        &self,
+        shard: ShardId,
+        replica: ReplicaId,
+        initial: KvBatch,
+    ) -> storage::Result<Opened<M>> {
+        let node = &self.inner.node;
+        open::create(node, shard, replica, initial).await?;
+        let state = node.options.raft_log.state(replica)?;
+        let state = state.ok_or_else(|| Fault::corruption(format!("the new {replica} left no trace in the log")))?;
+        open::open(node, replica, &state)
+    }
+
+    fn list_shard(&self, shard: ShardId, opened: Opened<S>) {
+        let mut shards = BTreeMap::clone(&self.inner.shards.load());
+        shards.insert(shard, Running { handle: opened.handle, shared: opened.shared });
+        self.inner.shards.store(Arc::new(shards));
+    }
+
+    fn list_catalog(&self, opened: Opened<C>) {
+        let running = Running { handle: opened.handle, shared: opened.shared };
+        self.inner.catalog.store(Arc::new(Some(running)));
+    }
+
+    fn start_flushing(&self) {
+        let (stop, stopped) = oneshot::channel();
+        *self.inner.stop_flushing.lock() = Some(stop);
+        // A weak reference: the task must not keep a host alive that everyone else has let go of.
+        let inner = Arc::downgrade(&self.inner);
+        let replicas = Box::new(move || inner.upgrade().map(|inner| inner.flushed()).unwrap_or_default());
+        let task = flush::run(self.inner.node.clone(), replicas, stopped);
+        self.inner.node.options.spawner.spawn(Box::pin(task));
+    }
+
+    /// Closes the latch, and says so to whoever asked.
+    fn fail(&self, fault: Fault) -> base::Error {
+        let message = format!("this node is stopping: {fault}");
+        self.inner.node.latch.set(fault);
+        base::Error::new(base::Code::INTERRUPTED_AT_SHUTDOWN, message)
+    }
+}
+
+impl<S: StateMachine, C: StateMachine> Inner<S, C> {
+    fn flushed(&self) -> Vec<Arc<dyn Flushed>> {
+        let shards = self.shards.load();
+        let catalog = self.catalog.load();
+        let mut all: Vec<Arc<dyn Flushed>> = Vec::with_capacity(shards.len() + 1);
+        all.extend(catalog.iter().map(|running| running.shared.clone() as Arc<dyn Flushed>));
+        all.extend(shards.values().map(|running| running.shared.clone() as Arc<dyn Flushed>));
+        all
+    }
+}
+
+impl<M: StateMachine> Clone for Running<M> {
+    fn clone(&self) -> Self {
+        Running { handle: self.handle.clone(), shared: self.shared.clone() }
+    }
+}
+
+fn status<T>(shared: &Shared<T>) -> ReplicaStatus {
+    ReplicaStatus {
+        name: shared.name,
+        term: Term(shared.term.get()),
+        is_leader: shared.lease.holds(),
+        commit: shared.commit.index(),
+        applied: shared.applied.index(),
+    }
+}

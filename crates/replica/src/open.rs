@@ -1,0 +1,203 @@
+//! Creating, opening and removing a replica on disk, in an order that a crash at any moment leaves repairable.
+//!
+//! Called by the host. A replica exists from the synced log write that names its keyspace until the synced log write that
+//! cleans it; a keyspace that no log state names is an orphan, removed at the next start. Always holds after opening: the
+//! store's applied index and the Raft log meet without a gap, and every entry to replay passed its checksum.
+
+use std::sync::Arc;
+
+use base::{Generation, HybridClock, LogIndex, ReplicaId, ShardId, Term};
+use raft::eraftpb::{ConfState, HardState};
+use storage::{Fault, KeyspaceName, KvBatch, LogBatch, ReplicaLogState, ReplicaWrites};
+
+use crate::entry;
+use crate::group::Group;
+use crate::handle::ReplicaHandle;
+use crate::log_store::{LogStore, LogStoreOptions};
+use crate::machine::StateMachine;
+use crate::membership::Membership;
+use crate::node::Node;
+use crate::owner::{Owner, OwnerOptions, mailbox};
+use crate::shared::Shared;
+use crate::trace::Event;
+
+/// The initial state of a replica stands where the first entry of its log would: entries begin after it.
+const INITIAL_INDEX: LogIndex = LogIndex(1);
+const INITIAL_TERM: Term = Term(1);
+const FIRST_GENERATION: Generation = Generation(1);
+
+/// An opened replica, its owner loop running.
+pub(crate) struct Opened<M: StateMachine> {
+    pub(crate) handle: ReplicaHandle<M>,
+    pub(crate) shared: Arc<Shared<M::State>>,
+}
+
+/// Creates a replica whose keyspace holds `initial`. On return: fsynced. A replica that exists already is left alone.
+pub(crate) async fn create(
+    node: &Arc<Node>,
+    shard: ShardId,
+    replica: ReplicaId,
+    initial: KvBatch,
+) -> storage::Result<()> {
+    if node.options.raft_log.state(replica)?.is_some() {
+        return Ok(());
+    }
+    let name = KeyspaceName { shard, replica, generation: FIRST_GENERATION };
+    node.blocking(move |store| {
+        store.create_keyspace(name)?;
+        store.apply(name, &initial, INITIAL_INDEX)?;
+        store.flush()
+    })
+    .await?;
+    let state = ReplicaLogState {
+        shard,
+        term: INITIAL_TERM,
+        vote: None,
+        commit: INITIAL_INDEX,
+        generation: FIRST_GENERATION,
+        truncated_index: INITIAL_INDEX,
+        truncated_term: INITIAL_TERM,
+        membership: Membership::sole_voter(replica).encode(),
+    };
+    let writes = ReplicaWrites { state: Some(state), ..ReplicaWrites::default() };
+    node.write_log(LogBatch { replicas: vec![(replica, writes)], node: Vec::new() }).await
+}
+
+/// Removes a replica whose owner loop has ended. On return: gone for good.
+pub(crate) async fn remove(node: &Arc<Node>, name: KeyspaceName) -> storage::Result<()> {
+    let writes = ReplicaWrites { clean: true, ..ReplicaWrites::default() };
+    node.write_log(LogBatch { replicas: vec![(name.replica, writes)], node: Vec::new() }).await?;
+    node.blocking(move |store| store.drop_keyspace(name)).await
+}
+
+/// Removes keyspaces that no replica's log state names: what a crash left of creating or removing a replica.
+pub(crate) async fn remove_orphans(node: &Arc<Node>, named: Vec<KeyspaceName>) -> storage::Result<()> {
+    node.blocking(move |store| {
+        let orphans = store.keyspaces()?.into_iter().filter(|name| !named.contains(name));
+        orphans.into_iter().try_for_each(|name| store.drop_keyspace(name))
+    })
+    .await
+}
+
+/// Opens a replica and starts its owner loop. Faults when log and store do not fit together, or when one of them is
+/// damaged: with no other copy of the shard there is nothing to rebuild it from.
+pub(crate) fn open<M: StateMachine>(
+    node: &Arc<Node>,
+    replica: ReplicaId,
+    state: &ReplicaLogState,
+) -> storage::Result<Opened<M>> {
+    let name = KeyspaceName { shard: state.shard, replica, generation: state.generation };
+    open_named(node, name, state).map_err(|fault| fault.context(format!("opening {replica} of {}", name.shard)))
+}
+
+fn open_named<M: StateMachine>(
+    node: &Arc<Node>,
+    name: KeyspaceName,
+    state: &ReplicaLogState,
+) -> storage::Result<Opened<M>> {
+    let membership = Membership::decode(&state.membership)?;
+    let range = check_meeting(node, name, state)?;
+    let commit = state.commit.max(range.applied);
+    let log = open_log(node, name.replica, state, &membership, &range, commit)?;
+    let clock = HybridClock::starting_above(newest_timestamp(node, name.replica, state, &membership, &range)?);
+    let group = Group::new(name.replica, log, range.applied)?;
+    let view = node.options.store.view(name)?;
+    let published = M::load_state(view.as_ref())?;
+    let shared = Arc::new(Shared::new(name, commit, range.applied, state.term, published));
+    let Range { applied, last } = range;
+    node.trace(name.replica, || Event::Opened { term: state.term, commit, applied, last });
+    let (sender, mailbox) = mailbox::<M>();
+    let owner = Owner::new(OwnerOptions {
+        node: node.clone(),
+        shared: shared.clone(),
+        group,
+        clock,
+        membership,
+        mailbox,
+    });
+    node.options.spawner.spawn(Box::pin(owner.run()));
+    Ok(Opened { handle: ReplicaHandle::new(node.clone(), shared.clone(), sender), shared })
+}
+
+/// How far the store is, and how far the log reaches.
+struct Range {
+    applied: LogIndex,
+    last: LogIndex,
+}
+
+/// Checks that the log goes on where the store ends.
+fn check_meeting(node: &Node, name: KeyspaceName, state: &ReplicaLogState) -> storage::Result<Range> {
+    let options = &node.options;
+    if !options.store.keyspaces()?.contains(&name) {
+        return Err(Fault::corruption(format!("the store has lost its keyspace, generation {}", name.generation)));
+    }
+    let applied = options.store.applied_index(name)?;
+    let bounds = options.raft_log.bounds(name.replica)?;
+    let last = bounds.map_or(state.truncated_index, |(_, last)| last.max(state.truncated_index));
+    let first = bounds.map_or(state.truncated_index.next(), |(first, _)| first);
+    if applied < state.truncated_index || first > applied.next() && applied < last {
+        return Err(Fault::corruption(format!(
+            "the store has applied up to {applied} but the Raft log begins at {}: entries are lost, and this node \
+             has no peer to copy them from",
+            first.max(state.truncated_index.next())
+        )));
+    }
+    if applied > last {
+        return Err(Fault::corruption(format!(
+            "the store has applied up to {applied} but the Raft log ends at {last}: acknowledged entries are lost"
+        )));
+    }
+    Ok(Range { applied, last })
+}
+
+fn open_log(
+    node: &Arc<Node>,
+    replica: ReplicaId,
+    state: &ReplicaLogState,
+    membership: &Membership,
+    range: &Range,
+    commit: LogIndex,
+) -> storage::Result<LogStore> {
+    let ids = |replicas: &[ReplicaId]| replicas.iter().map(|replica| replica.get()).collect::<Vec<_>>();
+    let hard_state = HardState {
+        term: state.term.get(),
+        vote: state.vote.map_or(raft::INVALID_ID, ReplicaId::get),
+        commit: commit.get(),
+        ..HardState::default()
+    };
+    let conf_state = ConfState {
+        voters: ids(&membership.voters),
+        learners: ids(&membership.learners),
+        ..ConfState::default()
+    };
+    LogStore::open(LogStoreOptions {
+        replica,
+        raft_log: node.options.raft_log.clone(),
+        latch: node.latch.clone(),
+        hard_state,
+        conf_state,
+        truncated: (state.truncated_index, state.truncated_term),
+        last: range.last,
+        applied: range.applied,
+    })
+}
+
+/// The newest commit timestamp in the log, compacted entries included. Timestamps increase with the index, so the last
+/// entry that has one has the newest.
+fn newest_timestamp(
+    node: &Node,
+    replica: ReplicaId,
+    state: &ReplicaLogState,
+    membership: &Membership,
+    range: &Range,
+) -> storage::Result<base::Timestamp> {
+    let mut index = range.last;
+    while index > state.truncated_index {
+        let entries = node.options.raft_log.entries(replica, index, index.next(), usize::MAX)?;
+        if let Some(last) = entries.last().filter(|last| !last.data.is_empty()) {
+            return Ok(entry::check_header(&last.data)?.max(membership.last_timestamp));
+        }
+        index = LogIndex(index.get() - 1);
+    }
+    Ok(membership.last_timestamp)
+}

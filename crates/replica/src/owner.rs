@@ -1,0 +1,581 @@
+//! The owner loop of one replica: the only place where its writes are evaluated and its Raft group is driven.
+//!
+//! Everyone else sends it requests or rings its bell. One turn of the loop: note what was applied and what became
+//! durable, drive the group (log writes out, committed entries to the apply side, answers to clients), evaluate every
+//! waiting command into one entry, drive again. Always holds: nothing is answered before commit, in the term in which it
+//! was evaluated; nothing is evaluated before the first entry of the leader's own term is applied; bytes proposed and not
+//! applied stay below a limit (plus one turn).
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use base::limits::{ENTRY_BYTES_MAX, MAILBOX_REQUESTS_MAX, SHARD_IN_FLIGHT_BYTES_MAX};
+use base::{Code, Error, Generation, HybridClock, LogIndex, ShardId, Term};
+use raft::eraftpb::Entry;
+use storage::{KvBatch, LogBatch, ReplicaLogState, ReplicaWrites};
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval_at};
+
+use crate::apply::Applier;
+#[cfg(feature = "bugs")]
+use crate::bugs::Bug;
+use crate::entry::{self, EntryBuilder};
+use crate::group::{Group, Logging, TICK_MS, Work};
+use crate::handle::{Answer, Request};
+use crate::machine::{EvaluateContext, StateMachine};
+use crate::membership::Membership;
+use crate::metrics::count;
+use crate::node::Node;
+use crate::overlay::{Overlay, OverlayReader};
+use crate::shared::Shared;
+use crate::trace::Event;
+
+/// Commands evaluated in one turn at most.
+const TURN_COMMANDS_MAX: usize = 1_024;
+/// Time between two commands that a leader gives itself, in milliseconds.
+const UPKEEP_INTERVAL_MS: u64 = 60_000;
+const CHANGING: &str = "the primary of this shard is changing";
+
+/// See the module's comment.
+pub(crate) struct Owner<M: StateMachine> {
+    node: Arc<Node>,
+    shared: Arc<Shared<M::State>>,
+    applier: Arc<Applier<M>>,
+    machine: M,
+    group: Group,
+    clock: HybridClock,
+    membership: Membership,
+    overlay: Overlay,
+    leading: Option<Leading>,
+    /// Answers that wait for an index to be committed, in log order.
+    waiting: VecDeque<Waiting<M::Reply>>,
+    /// Proposed entries that are not applied, with their sizes.
+    in_flight: VecDeque<(LogIndex, usize)>,
+    in_flight_bytes: usize,
+    /// Bytes logged since the last compaction.
+    log_bytes: usize,
+    applied: LogIndex,
+    mailbox: mpsc::Receiver<Request<M>>,
+    inbox: Vec<Request<M>>,
+}
+
+/// What [`Owner::new`] needs.
+pub(crate) struct OwnerOptions<M: StateMachine> {
+    pub(crate) node: Arc<Node>,
+    pub(crate) shared: Arc<Shared<M::State>>,
+    pub(crate) group: Group,
+    pub(crate) clock: HybridClock,
+    pub(crate) membership: Membership,
+    pub(crate) mailbox: mpsc::Receiver<Request<M>>,
+}
+
+/// A term that this replica leads.
+struct Leading {
+    term: Term,
+    /// Evaluation begins once this entry is applied: the first one of the term, or a later one after proposals were
+    /// dropped.
+    from: LogIndex,
+    evaluating: bool,
+}
+
+struct Waiting<R> {
+    index: LogIndex,
+    answers: Vec<(Answer<R>, base::Result<R>)>,
+}
+
+/// The mailbox of a new owner loop.
+pub(crate) fn mailbox<M: StateMachine>() -> (mpsc::Sender<Request<M>>, mpsc::Receiver<Request<M>>) {
+    mpsc::channel(MAILBOX_REQUESTS_MAX)
+}
+
+impl<M: StateMachine> Owner<M> {
+    pub(crate) fn new(options: OwnerOptions<M>) -> Owner<M> {
+        let OwnerOptions { node, shared, group, clock, membership, mailbox } = options;
+        Owner {
+            applier: Arc::new(Applier::new(node.clone(), shared.clone())),
+            applied: shared.applied.index(),
+            node,
+            shared,
+            machine: M::default(),
+            group,
+            clock,
+            membership,
+            overlay: Overlay::default(),
+            leading: None,
+            waiting: VecDeque::new(),
+            in_flight: VecDeque::new(),
+            in_flight_bytes: 0,
+            log_bytes: 0,
+            mailbox,
+            inbox: Vec::new(),
+        }
+    }
+
+    /// Runs until the replica is stopped or the node has a fault. Requests that are left get an error.
+    pub(crate) async fn run(mut self) {
+        let result = self.serve().await;
+        if let Err(fault) = result {
+            let name = self.shared.name;
+            self.node.latch.set(fault.context(format!("{} of {}", name.replica, name.shard)));
+        }
+        self.trace(|| Event::Stopped);
+        let shared = self.shared.clone();
+        // Dropping the answers that are left tells their clients that the outcome is not known.
+        drop(self);
+        shared.mark_stopped();
+    }
+
+    async fn serve(&mut self) -> storage::Result<()> {
+        if self.group.is_sole_voter() {
+            self.group.campaign(self.node.options.entropy.as_ref())?;
+        }
+        self.turn()?;
+        let mut upkeep = timer(UPKEEP_INTERVAL_MS);
+        let mut ticks = timer(TICK_MS);
+        while !self.is_finished() {
+            let shared = self.shared.clone();
+            let accepts = self.accepts();
+            let ticking = self.needs_ticks();
+            tokio::select! {
+                biased;
+                () = shared.owner.notified() => {}
+                received = self.mailbox.recv_many(&mut self.inbox, TURN_COMMANDS_MAX), if accepts => {
+                    // Nobody holds a handle any more, the host included.
+                    if received == 0 {
+                        self.shared.stopping.store(true, Ordering::SeqCst);
+                    }
+                }
+                _ = ticks.tick(), if ticking => self.group.tick(self.node.options.entropy.as_ref()),
+                _ = upkeep.tick() => self.queue_upkeep(),
+            }
+            if accepts && !self.inbox.is_empty() {
+                // Whoever else is about to send a command gets the chance to share this entry.
+                tokio::task::yield_now().await;
+                self.drain_mailbox();
+            }
+            self.turn()?;
+        }
+        Ok(())
+    }
+
+    /// Moves what waits in the mailbox to the inbox.
+    fn drain_mailbox(&mut self) {
+        while self.inbox.len() < TURN_COMMANDS_MAX
+            && let Ok(request) = self.mailbox.try_recv()
+        {
+            self.inbox.push(request);
+        }
+    }
+
+    fn turn(&mut self) -> storage::Result<()> {
+        if let Some(fault) = self.node.latch.get() {
+            return Err(fault);
+        }
+        if self.shared.stopping.load(Ordering::SeqCst) {
+            self.refuse_all(&Error::new(Code::SHUTDOWN_IN_PROGRESS, "this node is shutting down"));
+        }
+        self.note_applied();
+        self.note_logged()?;
+        self.drive()?;
+        if self.group.other_leader().is_some() {
+            self.refuse_inbox(&Error::new(Code::NOT_WRITABLE_PRIMARY, "this replica is not the primary"));
+        }
+        if !self.inbox.is_empty() && self.may_evaluate() {
+            self.evaluate_inbox()?;
+            self.drive()?;
+        }
+        self.compact()
+    }
+
+    // What others have done.
+
+    fn note_applied(&mut self) {
+        let applied = self.shared.applied.index();
+        if applied <= self.applied {
+            return;
+        }
+        self.applied = applied;
+        self.overlay.remove_applied(applied);
+        while let Some((_, bytes)) = self.in_flight.pop_front_if(|(index, _)| *index <= applied) {
+            self.in_flight_bytes -= bytes;
+        }
+        self.group.applied(applied);
+        self.group.log_mut().evict(applied);
+    }
+
+    fn note_logged(&mut self) -> storage::Result<()> {
+        let number = self.shared.logged.get();
+        let work = self.group.logged(number);
+        self.handle(work)
+    }
+
+    // The Raft group.
+
+    fn drive(&mut self) -> storage::Result<()> {
+        let work = self.group.drive()?;
+        self.handle(work)
+    }
+
+    fn handle(&mut self, work: Work) -> storage::Result<()> {
+        self.note_role();
+        if !work.messages.is_empty() {
+            self.node.options.transport.send(self.shard(), work.messages);
+        }
+        if let Some(logging) = work.logging {
+            self.log(logging);
+        }
+        if !work.committed.is_empty() {
+            self.commit(work.committed)?;
+        }
+        Ok(())
+    }
+
+    /// Follows elections: proposals of a term that is over, and what was evaluated against them, count no more.
+    fn note_role(&mut self) {
+        let term = self.group.term();
+        self.shared.term.raise(term.get());
+        if self.leading.as_ref().is_some_and(|leading| self.group.leads() && leading.term == term) {
+            return;
+        }
+        if let Some(lost) = self.leading.take() {
+            self.shared.lease.revoke();
+            self.overlay.clear();
+            self.trace(|| Event::Stepped { term: lost.term });
+            let error = Error::new(
+                Code::INTERRUPTED_DUE_TO_REPL_STATE_CHANGE,
+                "this replica stopped being the primary before the outcome was known",
+            );
+            for (answer, _) in self.waiting.drain(..).flat_map(|waiting| waiting.answers) {
+                send(answer, Err(error.clone()));
+            }
+        }
+        if self.group.leads() {
+            let first = self.group.last_index();
+            self.leading = Some(Leading { term, from: first, evaluating: false });
+            self.trace(|| Event::Leads { term, first });
+        }
+    }
+
+    /// Makes entries, term and vote durable. The bell rings when they are.
+    fn log(&mut self, logging: Logging) {
+        let Logging { number, runs, vote } = logging;
+        let first = runs.first().and_then(|run| run.first()).map(|entry| entry.index);
+        let last = runs.last().and_then(|run| run.last()).map(|entry| entry.index);
+        let term = vote.then(|| self.group.term());
+        self.trace(|| Event::Logging { number, entries: first.zip(last), vote: term });
+        self.log_bytes += runs.iter().flatten().map(|entry| entry.data.len()).sum::<usize>();
+        let replica = self.shared.name.replica;
+        let mut writes: Vec<_> = runs
+            .into_iter()
+            .map(|entries| (replica, ReplicaWrites { entries, ..ReplicaWrites::default() }))
+            .collect();
+        if vote {
+            let state = Some(self.log_state());
+            writes.push((replica, ReplicaWrites { state, ..ReplicaWrites::default() }));
+        }
+        self.submit(writes, Some(number));
+    }
+
+    fn submit(&mut self, replicas: Vec<(base::ReplicaId, ReplicaWrites)>, number: Option<u64>) {
+        count(&self.node.metrics.log_batches, 1);
+        let (node, shared) = (self.node.clone(), self.shared.clone());
+        let done = Box::new(move |result| match (result, number) {
+            (Ok(()), Some(number)) => {
+                node.trace(shared.name.replica, || Event::Logged { number });
+                shared.logged.raise(number);
+                shared.owner.notify_one();
+            }
+            (Ok(()), None) => {}
+            (Err(fault), _) => {
+                node.latch.set(fault);
+                shared.owner.notify_one();
+            }
+        });
+        self.node.options.log_writer.submit(LogBatch { replicas, node: Vec::new() }, done);
+    }
+
+    fn log_state(&self) -> ReplicaLogState {
+        let (truncated_index, truncated_term) = self.group.log().truncated();
+        ReplicaLogState {
+            shard: self.shard(),
+            term: self.group.term(),
+            vote: self.group.vote(),
+            commit: self.group.commit(),
+            generation: self.generation(),
+            truncated_index,
+            truncated_term,
+            membership: self.membership.encode(),
+        }
+    }
+
+    /// Publishes the commit index, hands the entries to the apply side and answers.
+    fn commit(&mut self, entries: Vec<Entry>) -> storage::Result<()> {
+        let Some(index) = entries.last().map(|entry| LogIndex(entry.index)) else { return Ok(()) };
+        let own_term = self.leading.as_ref().map(|leading| leading.term);
+        for entry in entries.iter().filter(|entry| Some(Term(entry.term)) != own_term && !entry.data.is_empty()) {
+            self.clock.observe(entry::check_header(&entry.data)?);
+        }
+        self.shared.commit.raise(index.get());
+        self.trace(|| Event::Committed { index });
+        self.applier.submit(entries.into_iter().map(|entry| (LogIndex(entry.index), entry.data)).collect());
+        if self.leading.as_ref().is_some_and(|leading| index >= leading.from) && self.group.is_sole_voter() {
+            self.shared.lease.grant_to_sole_voter();
+            self.shared.readers.notify_waiters();
+        }
+        self.answer_committed(index);
+        Ok(())
+    }
+
+    fn answer_committed(&mut self, commit: LogIndex) {
+        while let Some(waiting) = self.waiting.pop_front_if(|waiting| waiting.index <= commit) {
+            let (index, commands) = (waiting.index, waiting.answers.len());
+            self.trace(|| Event::Answered { index, commands });
+            for (answer, reply) in waiting.answers {
+                send(answer, reply);
+            }
+        }
+    }
+
+    // Evaluation.
+
+    fn may_evaluate(&self) -> bool {
+        self.leading.as_ref().is_some_and(|leading| self.applied >= leading.from) && !self.is_throttled()
+    }
+
+    fn is_evaluating(&self) -> bool {
+        self.leading.as_ref().is_some_and(|leading| leading.evaluating)
+    }
+
+    fn is_throttled(&self) -> bool {
+        self.in_flight_bytes >= SHARD_IN_FLIGHT_BYTES_MAX
+    }
+
+    /// Evaluates what waits, in order, each command against the store and everything before it. All of it becomes one
+    /// entry, or several when it is too large for one.
+    fn evaluate_inbox(&mut self) -> storage::Result<()> {
+        // Taken after the applied index was read: whatever left the overlay is in the view.
+        let view = self.node.options.store.view(self.shared.name)?;
+        self.begin_evaluating(view.as_ref())?;
+        let mut draft = Draft::default();
+        let mut requests = std::mem::take(&mut self.inbox).into_iter();
+        while !self.is_throttled()
+            && let Some(request) = requests.next()
+        {
+            let mut batch = KvBatch::default();
+            let reply = self.evaluate(view.as_ref(), &request.command, &mut batch)?;
+            count(&self.node.metrics.commands_evaluated, 1);
+            if reply.is_err() {
+                batch.ops.clear();
+            }
+            if !draft.entry.is_empty() && draft.entry.len_bytes() + batch.size_bytes() > ENTRY_BYTES_MAX {
+                self.propose(std::mem::take(&mut draft))?;
+                if !self.is_evaluating() {
+                    // What was just evaluated stood on the proposal that was dropped.
+                    let error = Error::new(Code::NOT_WRITABLE_PRIMARY, CHANGING);
+                    send(request.answer, Err(error));
+                    break;
+                }
+            }
+            if !batch.is_empty() {
+                self.overlay.add(self.group.last_index().next(), &batch);
+                draft.entry.push(&batch);
+                draft.commands += 1;
+            }
+            draft.answers.push((request.answer, reply));
+        }
+        self.inbox.extend(requests);
+        if self.is_throttled() {
+            count(&self.node.metrics.throttled, 1);
+        }
+        self.propose(draft)
+    }
+
+    fn begin_evaluating(&mut self, view: &dyn storage::View) -> storage::Result<()> {
+        let Some(leading) = self.leading.as_mut().filter(|leading| !leading.evaluating) else { return Ok(()) };
+        leading.evaluating = true;
+        let from = leading.from;
+        assert!(self.overlay.is_empty(), "evaluation begins with nothing proposed");
+        self.machine.reset(OverlayReader::new(view, &self.overlay))?;
+        self.trace(|| Event::Evaluates { from });
+        Ok(())
+    }
+
+    fn evaluate(
+        &mut self,
+        view: &dyn storage::View,
+        command: &M::Command,
+        batch: &mut KvBatch,
+    ) -> storage::Result<base::Result<M::Reply>> {
+        let wall_ms = self.node.options.clock.wall_ms();
+        let cx = EvaluateContext { wall_ms, commit_timestamp: self.clock.tick(wall_ms) };
+        #[cfg(feature = "bugs")]
+        if self.node.has_bug(Bug::EvaluateWithoutOverlay) {
+            let nothing = Overlay::default();
+            return self.machine.evaluate(&cx, OverlayReader::new(view, &nothing), command, batch);
+        }
+        self.machine.evaluate(&cx, OverlayReader::new(view, &self.overlay), command, batch)
+    }
+
+    /// Proposes what was evaluated. Answers that wrote nothing wait for whatever they were evaluated against.
+    fn propose(&mut self, draft: Draft<M::Reply>) -> storage::Result<()> {
+        let Draft { entry, commands, answers } = draft;
+        if entry.is_empty() {
+            self.answer_after(self.group.last_index(), answers);
+            return Ok(());
+        }
+        let timestamp = self.clock.last();
+        let data = entry.finish(timestamp);
+        let bytes = data.len();
+        let Some(index) = self.group.propose(data) else {
+            self.drop_proposal(answers);
+            return Ok(());
+        };
+        self.trace(|| Event::Proposed { index, commands, bytes, timestamp });
+        self.in_flight.push_back((index, bytes));
+        self.in_flight_bytes += bytes;
+        let metrics = &self.node.metrics;
+        count(&metrics.entries_proposed, 1);
+        count(&metrics.commands_proposed, commands);
+        count(&metrics.bytes_proposed, bytes);
+        self.answer_after(index, answers);
+        Ok(())
+    }
+
+    fn answer_after(&mut self, index: LogIndex, answers: Vec<(Answer<M::Reply>, base::Result<M::Reply>)>) {
+        if answers.is_empty() {
+            return;
+        }
+        self.waiting.push_back(Waiting { index, answers });
+        #[cfg(feature = "bugs")]
+        if self.node.has_bug(Bug::AnswerBeforeFsync) {
+            self.answer_committed(index);
+        }
+        let commit = self.shared.commit.index();
+        if commit >= index && self.shared.lease.holds() {
+            self.answer_committed(commit);
+        }
+    }
+
+    /// The group refused a proposal: evaluation starts afresh from the store once everything proposed is applied.
+    fn drop_proposal(&mut self, answers: Vec<(Answer<M::Reply>, base::Result<M::Reply>)>) {
+        let error = Error::new(Code::NOT_WRITABLE_PRIMARY, CHANGING);
+        for (answer, _) in answers {
+            send(answer, Err(error.clone()));
+        }
+        self.overlay.clear();
+        let from = self.group.last_index();
+        if let Some(leading) = &mut self.leading {
+            leading.from = from;
+            leading.evaluating = false;
+        }
+    }
+
+    fn queue_upkeep(&mut self) {
+        if !self.may_evaluate() {
+            return;
+        }
+        let wall_ms = self.node.options.clock.wall_ms();
+        if let Some(command) = self.machine.upkeep(wall_ms) {
+            let (answer, _) = tokio::sync::oneshot::channel();
+            self.inbox.push(Request { command, answer });
+        }
+    }
+
+    // Compaction.
+
+    /// Drops entries that the store durably has, when there are enough of them.
+    fn compact(&mut self) -> storage::Result<()> {
+        let durable = self.shared.durable.index().min(self.applied);
+        let truncated = self.group.log().truncated().0;
+        if durable <= truncated {
+            return Ok(());
+        }
+        let policy = self.node.options.compaction;
+        let wanted = self.shared.compaction_wanted.swap(false, Ordering::SeqCst);
+        let entries = durable.get() - truncated.get();
+        if !wanted && entries < policy.entries_max && self.log_bytes < policy.bytes_max {
+            return Ok(());
+        }
+        let term = self.group.log().term_of(durable)?.expect("an applied entry is in the log until it is compacted");
+        self.group.log_mut().compact(durable, term);
+        self.membership.last_timestamp = self.clock.last();
+        self.log_bytes = self.in_flight_bytes;
+        let state = Some(self.log_state());
+        let writes = ReplicaWrites { state, compact_to: Some(durable), ..ReplicaWrites::default() };
+        self.submit(vec![(self.shared.name.replica, writes)], None);
+        count(&self.node.metrics.compactions, 1);
+        self.trace(|| Event::Compacted { index: durable });
+        Ok(())
+    }
+
+    // Small things.
+
+    fn accepts(&self) -> bool {
+        let stopping = self.shared.stopping.load(Ordering::SeqCst);
+        !stopping && self.inbox.is_empty() && (self.may_evaluate() || self.group.other_leader().is_some())
+    }
+
+    fn needs_ticks(&self) -> bool {
+        self.leading.is_none() || !self.group.is_sole_voter()
+    }
+
+    fn is_finished(&self) -> bool {
+        self.shared.stopping.load(Ordering::SeqCst)
+            && self.waiting.is_empty()
+            && self.group.is_idle()
+            && self.applied >= self.group.commit()
+    }
+
+    fn refuse_all(&mut self, error: &Error) {
+        self.mailbox.close();
+        while let Ok(request) = self.mailbox.try_recv() {
+            self.inbox.push(request);
+        }
+        self.refuse_inbox(error);
+    }
+
+    fn refuse_inbox(&mut self, error: &Error) {
+        for request in self.inbox.drain(..) {
+            send(request.answer, Err(error.clone()));
+        }
+    }
+
+    fn shard(&self) -> ShardId {
+        self.shared.name.shard
+    }
+
+    fn generation(&self) -> Generation {
+        self.shared.name.generation
+    }
+
+    fn trace(&self, event: impl FnOnce() -> Event) {
+        self.node.trace(self.shared.name.replica, event);
+    }
+}
+
+/// Commands evaluated and not proposed yet.
+struct Draft<R> {
+    entry: EntryBuilder,
+    commands: usize,
+    answers: Vec<(Answer<R>, base::Result<R>)>,
+}
+
+impl<R> Default for Draft<R> {
+    fn default() -> Draft<R> {
+        Draft { entry: EntryBuilder::default(), commands: 0, answers: Vec::new() }
+    }
+}
+
+fn timer(interval_ms: u64) -> tokio::time::Interval {
+    let period = Duration::from_millis(interval_ms);
+    let mut timer = interval_at(tokio::time::Instant::now() + period, period);
+    timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    timer
+}
+
+/// Answers a client. One that no longer waits has closed its connection; its command stands all the same.
+fn send<R>(answer: Answer<R>, reply: base::Result<R>) {
+    let _ = answer.send(reply);
+}

@@ -1,0 +1,5 @@
+//! Replicas over the engines in memory, by scripts and by programs. One binary: linking takes longer than running.
+
+mod crash;
+mod protocol;
+mod support;

@@ -1,0 +1,8 @@
+//! A node whose every step the test decides: a small key-value machine, a log writer that waits to be told to fsync, an
+//! apply side that waits to be told to apply, a clock that stands still.
+
+mod machine;
+mod node;
+
+pub(crate) use machine::{KvCommand, KvMachine, KvReply};
+pub(crate) use node::{Node, NodeOptions, REPLICA, SHARD};

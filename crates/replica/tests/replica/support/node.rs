@@ -1,0 +1,196 @@
+//! The node itself: one process on a simulated disk, stepped by hand.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use base::{Clock, Entropy, MonoTime, ReplicaId, ShardId};
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use replica::spawn::{Spawner, Work};
+use replica::trace::{Event, TraceSink};
+use replica::{CompactionPolicy, HostOf, HostOptions, NoPeers, ReplicaHandle};
+use storage::memory::{MemoryDisk, MemoryRaftLog};
+use storage::{LogBatch, LogWriter, RaftLog, WriteDone};
+
+use super::machine::{KvMachine, initial};
+
+/// The shard that scripts use.
+pub(crate) const SHARD: ShardId = ShardId(7);
+/// Its replica.
+pub(crate) const REPLICA: ReplicaId = ReplicaId(70);
+
+/// How a node is started.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NodeOptions {
+    /// Whether log writes and applying wait for [`Node::fsync`] and [`Node::apply`].
+    pub(crate) manual: bool,
+    /// Entries after which the Raft log is compacted.
+    pub(crate) log_entries_max: u64,
+}
+
+/// A running node.
+pub(crate) struct Node {
+    pub(crate) disk: MemoryDisk,
+    pub(crate) host: HostOf<KvMachine, KvMachine>,
+    world: Arc<World>,
+}
+
+/// What stands in for the operating system.
+struct World {
+    manual: bool,
+    log: MemoryRaftLog,
+    writes: Mutex<VecDeque<(LogBatch, WriteDone)>>,
+    applying: Mutex<VecDeque<Work>>,
+    events: Mutex<Vec<String>>,
+    tasks: Mutex<Vec<tokio::task::AbortHandle>>,
+    wall_ms: AtomicI64,
+    random: AtomicU64,
+}
+
+impl Node {
+    /// Starts a process on `disk`.
+    pub(crate) async fn start(disk: &MemoryDisk, options: NodeOptions) -> storage::Result<Node> {
+        let (store, log) = disk.open()?;
+        let world = Arc::new(World {
+            manual: options.manual,
+            log: log.clone(),
+            writes: Mutex::default(),
+            applying: Mutex::default(),
+            events: Mutex::default(),
+            tasks: Mutex::default(),
+            wall_ms: AtomicI64::new(1_000_000),
+            random: AtomicU64::new(1),
+        });
+        let host = HostOf::start(HostOptions {
+            store: Arc::new(store),
+            raft_log: Arc::new(log),
+            log_writer: world.clone(),
+            clock: world.clone(),
+            entropy: world.clone(),
+            spawner: world.clone(),
+            transport: Arc::new(NoPeers),
+            trace: Some(world.clone()),
+            compaction: CompactionPolicy { entries_max: options.log_entries_max, ..CompactionPolicy::default() },
+            #[cfg(feature = "bugs")]
+            bug: None,
+        })
+        .await?;
+        Ok(Node { disk: disk.clone(), host, world })
+    }
+
+    /// Creates the shard. The log write that it takes is fsynced at once.
+    pub(crate) async fn create(&self) -> base::Result<ReplicaHandle<KvMachine>> {
+        let create = self.host.create_replica(SHARD, REPLICA, initial());
+        let fsync = async {
+            loop {
+                tokio::task::yield_now().await;
+                self.fsync();
+            }
+        };
+        tokio::select! {
+            biased;
+            created = create => created,
+            () = fsync => unreachable!("the loop has no end"),
+        }
+    }
+
+    /// The shard's replica.
+    pub(crate) fn handle(&self) -> ReplicaHandle<KvMachine> {
+        self.host.shard(SHARD).expect("created before")
+    }
+
+    /// Lets all tasks run until none can go on by itself.
+    pub(crate) async fn settle(&self) {
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Writes and fsyncs everything that was submitted.
+    pub(crate) fn fsync(&self) {
+        let writes = std::mem::take(&mut *self.world.writes.lock());
+        for (batch, done) in writes {
+            done(self.world.log.write(batch));
+        }
+    }
+
+    /// Writes what was submitted, without an fsync: nobody is told.
+    pub(crate) fn write_without_fsync(&self) {
+        for (batch, _) in std::mem::take(&mut *self.world.writes.lock()) {
+            self.world.log.append(&batch).expect("nothing fails here");
+        }
+    }
+
+    /// Runs everything that waits to be applied.
+    pub(crate) fn apply(&self) {
+        let work = std::mem::take(&mut *self.world.applying.lock());
+        work.into_iter().for_each(|work| work());
+    }
+
+    /// The events since the last call.
+    pub(crate) fn take_events(&self) -> Vec<String> {
+        std::mem::take(&mut *self.world.events.lock())
+    }
+
+    /// The process ends here and now; the disk keeps everything that was written.
+    pub(crate) fn kill(self) -> MemoryDisk {
+        self.world.tasks.lock().drain(..).for_each(|task| task.abort());
+        self.disk
+    }
+
+    /// The power fails: whatever was not synced is gone.
+    pub(crate) fn crash(self) -> MemoryDisk {
+        let disk = self.kill();
+        disk.crash(&mut |_| 0);
+        disk
+    }
+}
+
+impl LogWriter for World {
+    fn submit(&self, batch: LogBatch, done: WriteDone) {
+        match self.manual {
+            true => self.writes.lock().push_back((batch, done)),
+            false => done(self.log.write(batch)),
+        }
+    }
+}
+
+impl Spawner for World {
+    fn spawn(&self, task: BoxFuture<'static, ()>) {
+        self.tasks.lock().push(tokio::spawn(task).abort_handle());
+    }
+
+    fn blocking(&self, work: Work) {
+        work();
+    }
+
+    fn apply(&self, _replica: ReplicaId, work: Work) {
+        match self.manual {
+            true => self.applying.lock().push_back(work),
+            false => work(),
+        }
+    }
+}
+
+impl TraceSink for World {
+    fn event(&self, _replica: ReplicaId, event: &Event) {
+        self.events.lock().push(event.to_string());
+    }
+}
+
+impl Clock for World {
+    fn monotonic(&self) -> MonoTime {
+        MonoTime::default()
+    }
+
+    fn wall_ms(&self) -> i64 {
+        self.wall_ms.load(Ordering::SeqCst)
+    }
+}
+
+impl Entropy for World {
+    fn next_u64(&self) -> u64 {
+        self.random.fetch_add(1, Ordering::SeqCst)
+    }
+}
