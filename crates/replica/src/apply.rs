@@ -52,7 +52,10 @@ impl<M: StateMachine> Applier<M> {
                 && let Err(fault) = applier.apply(&entries)
             {
                 let name = applier.shared.name;
-                applier.node.latch.set(fault.context(format!("applying to {} of {}", name.replica, name.shard)));
+                applier
+                    .node
+                    .latch
+                    .set(fault.context(format!("applying to {} of {}", name.replica, name.shard)));
             }
         });
         self.node.options.spawner.apply(self.shared.name.replica, work);
@@ -72,14 +75,25 @@ impl<M: StateMachine> Applier<M> {
             }
             let next_bytes = entries.get(position + 1).map(|(_, data)| data.len());
             if next_bytes.is_none_or(|next| batch_bytes + next > base::limits::ENTRY_BYTES_MAX) {
-                self.apply_batch(first.take().unwrap_or(*index), *index, std::mem::take(&mut batch), batch_bytes)?;
+                self.apply_batch(
+                    first.take().unwrap_or(*index),
+                    *index,
+                    std::mem::take(&mut batch),
+                    batch_bytes,
+                )?;
                 batch_bytes = 0;
             }
         }
         Ok(())
     }
 
-    fn apply_batch(&self, first: LogIndex, last: LogIndex, batch: KvBatch, bytes: usize) -> storage::Result<()> {
+    fn apply_batch(
+        &self,
+        first: LogIndex,
+        last: LogIndex,
+        batch: KvBatch,
+        bytes: usize,
+    ) -> storage::Result<()> {
         let shared = &self.shared;
         let next_state = M::next_state(&shared.state(), &batch)?;
         let changes = batch.ops.len();

@@ -112,7 +112,9 @@ pub fn check_header(data: &[u8]) -> storage::Result<Timestamp> {
     let cut = || Fault::corruption(format!("a Raft entry is cut short at {} bytes", data.len()));
     let (version, rest) = data.split_first().ok_or_else(cut)?;
     if *version != VERSION {
-        return Err(Fault::corruption(format!("a Raft entry has version {version}; this build reads {VERSION}")));
+        return Err(Fault::corruption(format!(
+            "a Raft entry has version {version}; this build reads {VERSION}"
+        )));
     }
     let (checksum, checked) = rest.split_first_chunk::<4>().ok_or_else(cut)?;
     let (stamp, _) = checked.split_first_chunk::<8>().ok_or_else(cut)?;
@@ -140,7 +142,8 @@ impl Reader<'_> {
             let byte = self.byte()?;
             len |= usize::from(byte & 0x7F) << shift;
             if byte < 0x80 {
-                let end = self.at.checked_add(len).filter(|&end| end <= self.data.len()).ok_or_else(structure)?;
+                let end =
+                    self.at.checked_add(len).filter(|&end| end <= self.data.len()).ok_or_else(structure)?;
                 let slice = self.data.slice(self.at..end);
                 self.at = end;
                 return Ok(slice);

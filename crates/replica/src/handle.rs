@@ -29,6 +29,12 @@ pub(crate) struct Request<M: StateMachine> {
 /// Where an answer goes.
 pub(crate) type Answer<R> = oneshot::Sender<base::Result<R>>;
 
+/// Answers with where they go.
+pub(crate) type Answers<R> = Vec<(Answer<R>, base::Result<R>)>;
+
+/// What a read gets: a view of the shard's keyspace, and the published state as of the same applied index.
+pub type ReadView<S> = (Arc<dyn View>, Arc<S>);
+
 /// Access to one replica.
 pub struct ReplicaHandle<M: StateMachine> {
     node: Arc<Node>,
@@ -38,11 +44,7 @@ pub struct ReplicaHandle<M: StateMachine> {
 
 impl<M: StateMachine> Clone for ReplicaHandle<M> {
     fn clone(&self) -> ReplicaHandle<M> {
-        ReplicaHandle {
-            node: self.node.clone(),
-            shared: self.shared.clone(),
-            mailbox: self.mailbox.clone(),
-        }
+        ReplicaHandle { node: self.node.clone(), shared: self.shared.clone(), mailbox: self.mailbox.clone() }
     }
 }
 
@@ -101,7 +103,7 @@ impl<M: StateMachine> ReplicaHandle<M> {
     /// A view that contains every write answered before the call, and the state that belongs to it. Waits while the
     /// store is behind what is committed, and for a while when there is no leader; then fails with
     /// `NotWritablePrimary`.
-    pub async fn read(&self) -> base::Result<(Arc<dyn View>, Arc<M::State>)> {
+    pub async fn read(&self) -> base::Result<ReadView<M::State>> {
         loop {
             if let Some(pair) = self.try_read()? {
                 return Ok(pair);
@@ -112,7 +114,7 @@ impl<M: StateMachine> ReplicaHandle<M> {
     }
 
     /// As [`ReplicaHandle::read`], when it can be answered at once; `None` when the caller has to wait.
-    pub fn try_read(&self) -> base::Result<Option<(Arc<dyn View>, Arc<M::State>)>> {
+    pub fn try_read(&self) -> base::Result<Option<ReadView<M::State>>> {
         if self.node.latch.is_set() || self.shared.stopped.load(Ordering::SeqCst) {
             return Err(self.gone());
         }
@@ -155,7 +157,10 @@ impl<M: StateMachine> ReplicaHandle<M> {
         let limit = Duration::from_millis(LEADER_WAIT_MS);
         tokio::time::timeout(limit, wait).await.map_err(|_| {
             let shard = self.shard();
-            Error::new(Code::NOT_WRITABLE_PRIMARY, format!("shard {shard} has no primary on this node right now"))
+            Error::new(
+                Code::NOT_WRITABLE_PRIMARY,
+                format!("shard {shard} has no primary on this node right now"),
+            )
         })
     }
 

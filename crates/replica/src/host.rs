@@ -122,7 +122,11 @@ impl<S: StateMachine, C: StateMachine> HostOf<S, C> {
     }
 
     /// Creates the only replica of the catalog. As [`HostOf::create_replica`].
-    pub async fn create_catalog(&self, replica: ReplicaId, initial: KvBatch) -> base::Result<ReplicaHandle<C>> {
+    pub async fn create_catalog(
+        &self,
+        replica: ReplicaId,
+        initial: KvBatch,
+    ) -> base::Result<ReplicaHandle<C>> {
         let _changing = self.inner.changing.lock().await;
         if let Some(handle) = self.catalog() {
             return Ok(handle);
@@ -211,7 +215,8 @@ impl<S: StateMachine, C: StateMachine> HostOf<S, C> {
         let node = &self.inner.node;
         open::create(node, shard, replica, initial).await?;
         let state = node.options.raft_log.state(replica)?;
-        let state = state.ok_or_else(|| Fault::corruption(format!("the new {replica} left no trace in the log")))?;
+        let state =
+            state.ok_or_else(|| Fault::corruption(format!("the new {replica} left no trace in the log")))?;
         open::open(node, replica, &state)
     }
 

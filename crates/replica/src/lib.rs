@@ -45,7 +45,7 @@ pub mod transport;
 
 pub use catalog_machine::CatalogMachine;
 pub use fault::FaultLatch;
-pub use handle::ReplicaHandle;
+pub use handle::{ReadView, ReplicaHandle};
 pub use host::{HostOf, ReplicaStatus};
 pub use machine::{EvaluateContext, StateMachine};
 pub use metrics::HostMetrics;

@@ -59,7 +59,8 @@ impl LogStore {
         while next <= last {
             for entry in store.raft_log.entries(replica, next, last.next(), OPEN_CHUNK_BYTES)? {
                 if entry.index != next {
-                    let message = format!("the Raft log of {replica} has entry {} in place of {next}", entry.index);
+                    let message =
+                        format!("the Raft log of {replica} has entry {} in place of {next}", entry.index);
                     return Err(Fault::corruption(message));
                 }
                 store.last = (entry.index, entry.term);
@@ -211,8 +212,9 @@ pub(crate) fn to_log(entry: &Entry) -> LogEntry {
 }
 
 fn to_raft(entry: LogEntry) -> storage::Result<Entry> {
-    let entry_type = EntryType::from_i32(i32::from(entry.kind))
-        .ok_or_else(|| Fault::corruption(format!("Raft entry {} is of unknown kind {}", entry.index, entry.kind)))?;
+    let entry_type = EntryType::from_i32(i32::from(entry.kind)).ok_or_else(|| {
+        Fault::corruption(format!("Raft entry {} is of unknown kind {}", entry.index, entry.kind))
+    })?;
     Ok(Entry {
         entry_type,
         term: entry.term.get(),

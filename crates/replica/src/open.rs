@@ -87,7 +87,8 @@ pub(crate) fn open<M: StateMachine>(
     state: &ReplicaLogState,
 ) -> storage::Result<Opened<M>> {
     let name = KeyspaceName { shard: state.shard, replica, generation: state.generation };
-    open_named(node, name, state).map_err(|fault| fault.context(format!("opening {replica} of {}", name.shard)))
+    open_named(node, name, state)
+        .map_err(|fault| fault.context(format!("opening {replica} of {}", name.shard)))
 }
 
 fn open_named<M: StateMachine>(
@@ -99,7 +100,8 @@ fn open_named<M: StateMachine>(
     let range = check_meeting(node, name, state)?;
     let commit = state.commit.max(range.applied);
     let log = open_log(node, name.replica, state, &membership, &range, commit)?;
-    let clock = HybridClock::starting_above(newest_timestamp(node, name.replica, state, &membership, &range)?);
+    let clock =
+        HybridClock::starting_above(newest_timestamp(node, name.replica, state, &membership, &range)?);
     let group = Group::new(name.replica, log, range.applied)?;
     let view = node.options.store.view(name)?;
     let published = M::load_state(view.as_ref())?;
@@ -129,7 +131,10 @@ struct Range {
 fn check_meeting(node: &Node, name: KeyspaceName, state: &ReplicaLogState) -> storage::Result<Range> {
     let options = &node.options;
     if !options.store.keyspaces()?.contains(&name) {
-        return Err(Fault::corruption(format!("the store has lost its keyspace, generation {}", name.generation)));
+        return Err(Fault::corruption(format!(
+            "the store has lost its keyspace, generation {}",
+            name.generation
+        )));
     }
     let applied = options.store.applied_index(name)?;
     let bounds = options.raft_log.bounds(name.replica)?;

@@ -30,7 +30,10 @@ impl Overlay {
     /// Adds the changes that the entry at `index` will make. Indexes never go down.
     pub fn add(&mut self, index: LogIndex, batch: &KvBatch) {
         if self.entries.back().is_none_or(|(last, _)| *last != index) {
-            assert!(self.entries.back().is_none_or(|(last, _)| *last < index), "entries are proposed in log order");
+            assert!(
+                self.entries.back().is_none_or(|(last, _)| *last < index),
+                "entries are proposed in log order"
+            );
             self.entries.push_back((index, Vec::with_capacity(batch.ops.len())));
         }
         for op in &batch.ops {

@@ -23,7 +23,7 @@ use crate::apply::Applier;
 use crate::bugs::Bug;
 use crate::entry::{self, EntryBuilder};
 use crate::group::{Group, Logging, TICK_MS, Work};
-use crate::handle::{Answer, Request};
+use crate::handle::{Answer, Answers, Request};
 use crate::machine::{EvaluateContext, StateMachine};
 use crate::membership::Membership;
 use crate::metrics::count;
@@ -82,7 +82,7 @@ struct Leading {
 
 struct Waiting<R> {
     index: LogIndex,
-    answers: Vec<(Answer<R>, base::Result<R>)>,
+    answers: Answers<R>,
 }
 
 /// The mailbox of a new owner loop.
@@ -314,7 +314,9 @@ impl<M: StateMachine> Owner<M> {
     fn commit(&mut self, entries: Vec<Entry>) -> storage::Result<()> {
         let Some(index) = entries.last().map(|entry| LogIndex(entry.index)) else { return Ok(()) };
         let own_term = self.leading.as_ref().map(|leading| leading.term);
-        for entry in entries.iter().filter(|entry| Some(Term(entry.term)) != own_term && !entry.data.is_empty()) {
+        for entry in
+            entries.iter().filter(|entry| Some(Term(entry.term)) != own_term && !entry.data.is_empty())
+        {
             self.clock.observe(entry::check_header(&entry.data)?);
         }
         self.shared.commit.raise(index.get());
@@ -393,7 +395,9 @@ impl<M: StateMachine> Owner<M> {
     }
 
     fn begin_evaluating(&mut self, view: &dyn storage::View) -> storage::Result<()> {
-        let Some(leading) = self.leading.as_mut().filter(|leading| !leading.evaluating) else { return Ok(()) };
+        let Some(leading) = self.leading.as_mut().filter(|leading| !leading.evaluating) else {
+            return Ok(());
+        };
         leading.evaluating = true;
         let from = leading.from;
         assert!(self.overlay.is_empty(), "evaluation begins with nothing proposed");
@@ -443,7 +447,7 @@ impl<M: StateMachine> Owner<M> {
         Ok(())
     }
 
-    fn answer_after(&mut self, index: LogIndex, answers: Vec<(Answer<M::Reply>, base::Result<M::Reply>)>) {
+    fn answer_after(&mut self, index: LogIndex, answers: Answers<M::Reply>) {
         if answers.is_empty() {
             return;
         }
@@ -459,7 +463,7 @@ impl<M: StateMachine> Owner<M> {
     }
 
     /// The group refused a proposal: evaluation starts afresh from the store once everything proposed is applied.
-    fn drop_proposal(&mut self, answers: Vec<(Answer<M::Reply>, base::Result<M::Reply>)>) {
+    fn drop_proposal(&mut self, answers: Answers<M::Reply>) {
         let error = Error::new(Code::NOT_WRITABLE_PRIMARY, CHANGING);
         for (answer, _) in answers {
             send(answer, Err(error.clone()));
@@ -498,7 +502,8 @@ impl<M: StateMachine> Owner<M> {
         if !wanted && entries < policy.entries_max && self.log_bytes < policy.bytes_max {
             return Ok(());
         }
-        let term = self.group.log().term_of(durable)?.expect("an applied entry is in the log until it is compacted");
+        let term =
+            self.group.log().term_of(durable)?.expect("an applied entry is in the log until it is compacted");
         self.group.log_mut().compact(durable, term);
         self.membership.last_timestamp = self.clock.last();
         self.log_bytes = self.in_flight_bytes;
@@ -559,7 +564,7 @@ impl<M: StateMachine> Owner<M> {
 struct Draft<R> {
     entry: EntryBuilder,
     commands: usize,
-    answers: Vec<(Answer<R>, base::Result<R>)>,
+    answers: Answers<R>,
 }
 
 impl<R> Default for Draft<R> {

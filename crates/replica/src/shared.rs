@@ -73,7 +73,13 @@ pub(crate) struct Shared<S> {
 
 impl<S> Shared<S> {
     /// The shared part of a replica that is being opened.
-    pub(crate) fn new(name: KeyspaceName, commit: LogIndex, applied: LogIndex, term: Term, state: S) -> Shared<S> {
+    pub(crate) fn new(
+        name: KeyspaceName,
+        commit: LogIndex,
+        applied: LogIndex,
+        term: Term,
+        state: S,
+    ) -> Shared<S> {
         Shared {
             name,
             commit: Mark::new(commit.get()),

@@ -64,7 +64,9 @@ impl fmt::Display for Event {
             Event::Logged { number } => write!(f, "logged #{number}"),
             Event::Committed { index } => write!(f, "committed {index}"),
             Event::Answered { index, commands } => write!(f, "answered {commands} commands at {index}"),
-            Event::Applied { first, last, changes } => write!(f, "applied {first}..={last}, {changes} changes"),
+            Event::Applied { first, last, changes } => {
+                write!(f, "applied {first}..={last}, {changes} changes")
+            }
             Event::Compacted { index } => write!(f, "compacted to {index}"),
             Event::Stopped => write!(f, "stopped"),
         }

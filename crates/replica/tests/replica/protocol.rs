@@ -31,7 +31,8 @@ fn a_replica_steps_as_its_scripts_say() {
             clients: Vec::new(),
             log_entries_max: u64::MAX,
         };
-        goldenscript::run(&mut runner, &script).unwrap_or_else(|error| panic!("{}: {error}", script.display()));
+        goldenscript::run(&mut runner, &script)
+            .unwrap_or_else(|error| panic!("{}: {error}", script.display()));
     }
 }
 
@@ -167,7 +168,8 @@ impl Trace {
         } else {
             self.runtime.block_on(async { tokio::task::yield_now().await });
         }
-        let (done, waiting) = std::mem::take(&mut self.clients).into_iter().partition(|(_, task)| task.is_finished());
+        let (done, waiting) =
+            std::mem::take(&mut self.clients).into_iter().partition(|(_, task)| task.is_finished());
         self.clients = waiting;
         let done: Vec<(String, JoinHandle<_>)> = done;
         for (text, task) in done {

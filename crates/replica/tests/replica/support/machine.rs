@@ -46,7 +46,9 @@ impl StateMachine for KvMachine {
     ) -> storage::Result<base::Result<KvReply>> {
         assert!(self.is_reset, "evaluation begins with a reset");
         let get = |key: &str| {
-            reader.get(key.as_bytes()).map(|value| value.map(|value| String::from_utf8_lossy(&value).into_owned()))
+            reader
+                .get(key.as_bytes())
+                .map(|value| value.map(|value| String::from_utf8_lossy(&value).into_owned()))
         };
         Ok(Ok(match command {
             KvCommand::Set(key, value) => {

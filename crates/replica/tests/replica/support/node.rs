@@ -71,7 +71,10 @@ impl Node {
             spawner: world.clone(),
             transport: Arc::new(NoPeers),
             trace: Some(world.clone()),
-            compaction: CompactionPolicy { entries_max: options.log_entries_max, ..CompactionPolicy::default() },
+            compaction: CompactionPolicy {
+                entries_max: options.log_entries_max,
+                ..CompactionPolicy::default()
+            },
             #[cfg(feature = "bugs")]
             bug: None,
         })
