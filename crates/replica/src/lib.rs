@@ -38,6 +38,7 @@ mod node;
 mod open;
 pub mod overlay;
 mod owner;
+mod shard;
 mod shared;
 pub mod spawn;
 pub mod trace;
@@ -50,8 +51,13 @@ pub use host::{HostOf, ReplicaStatus};
 pub use machine::{EvaluateContext, StateMachine};
 pub use metrics::HostMetrics;
 pub use node::{CompactionPolicy, HostOptions};
+pub use shard::ShardMachine;
 pub use spawn::{Spawner, ThreadSpawner};
 pub use transport::{NoPeers, Transport};
 
+/// All replicas of a node.
+pub type Host = HostOf<ShardMachine, CatalogMachine>;
+/// Access to a shard's replica.
+pub type ShardHandle = ReplicaHandle<ShardMachine>;
 /// Access to the catalog's replica.
 pub type CatalogHandle = ReplicaHandle<CatalogMachine>;

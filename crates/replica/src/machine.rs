@@ -1,6 +1,6 @@
 //! The contract between a replica and what it replicates.
 //!
-//! Implemented by [`crate::shard::ShardMachine`] and by the catalog's machine; called by the owner loop (evaluation, on
+//! Implemented by [`crate::ShardMachine`] and by the catalog's machine; called by the owner loop (evaluation, on
 //! the leader only) and by the apply side (published state, on every replica). Evaluation is pure given its reader, its
 //! context and the machine's own state.
 
