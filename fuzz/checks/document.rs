@@ -12,7 +12,7 @@ use document::update::Update;
 use document::{DocBuf, DocRef, EvalContext, Value, Variables, key, order, validate};
 
 /// Runs the check of one fuzz target. Panics when something does not hold.
-pub fn run(target: &str, data: &[u8]) {
+pub(crate) fn run(target: &str, data: &[u8]) {
     match target {
         "validate" => validate_bytes(data),
         "key" => key_order(data),

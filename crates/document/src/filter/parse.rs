@@ -202,9 +202,7 @@ fn in_list(name: &str, operand: &Value<'_>) -> Result<InList> {
 fn negated(operand: &Value<'_>, field: &str, vars: &Variables) -> Result<Vec<Predicate>> {
     match operand {
         Value::Regex { pattern, options } => Ok(vec![Predicate::Regex(Regex::new(pattern, options)?)]),
-        Value::Document(document) if document.is_empty() => {
-            Err(Error::bad_value("$not argument must be a non-empty object"))
-        }
+        Value::Document(document) if document.is_empty() => Err(Error::bad_value("$not cannot be empty")),
         Value::Document(document) => operators(*document, field, vars),
         _ => Err(Error::bad_value("$not needs a regex or a document")),
     }
