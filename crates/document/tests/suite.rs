@@ -7,4 +7,5 @@ mod order;
 mod projection;
 mod support;
 mod update;
+mod update_properties;
 mod validate;

@@ -21,6 +21,7 @@ mod pull;
 mod push;
 mod rename;
 mod splice;
+mod stages;
 mod tree;
 mod upsert;
 mod walk;
@@ -31,10 +32,12 @@ use bson::{Bson, Document};
 use crate::context::{EvalContext, Variables};
 use crate::filter::{Filter, MatchDetails};
 use crate::path::Path;
+use crate::pipeline::Pipeline;
 use crate::value::{DocBuf, DocRef, Value};
 
 use self::parse::Modifiers;
 pub use self::parse::OPERATORS;
+pub use self::stages::STAGES;
 use self::tree::Step;
 
 /// A parsed update.
@@ -47,6 +50,8 @@ pub struct Update {
 enum Form {
     /// A whole document in place of the old one.
     Replacement(Document),
+    /// Stages that compute the new document.
+    Pipeline(Pipeline),
     /// Operators.
     Modifiers { modifiers: Modifiers, splices: bool },
 }
@@ -63,6 +68,10 @@ impl Update {
             Value::Document(document) => {
                 Update::parse_document(&document.to_document(), array_filters, variables)
             }
+            Value::Array(_) if !array_filters.is_empty() => {
+                Err(Error::failed_to_parse("arrayFilters may not be specified for pipeline-style updates"))
+            }
+            Value::Array(stages) => Ok(Update { form: Form::Pipeline(stages::parse(stages, variables)?) }),
             _ => Err(Error::failed_to_parse("Update argument must be either an object or an array")),
         }
     }
@@ -80,7 +89,7 @@ impl Update {
     /// Whether the update may change a value at, above or below `path`. `true` when that depends on the document.
     pub fn touches(&self, path: &Path) -> bool {
         match &self.form {
-            Form::Replacement(_) => path.first() != "_id",
+            Form::Replacement(_) | Form::Pipeline(_) => path.first() != "_id",
             Form::Modifiers { modifiers, .. } => {
                 let wanted: Vec<&str> = path.parts().iter().map(|part| part.name.as_str()).collect();
                 modifiers.paths.iter().any(|written| may_overlap(written, &wanted))
@@ -100,7 +109,15 @@ impl Update {
         cx: &EvalContext,
     ) -> Result<Option<DocBuf>> {
         match &self.form {
-            Form::Replacement(new) => replace(old, new.clone(), cx),
+            Form::Replacement(new) => {
+                let new = with_time(new.clone(), cx);
+                replace(&old.to_document(), new)
+            }
+            Form::Pipeline(pipeline) => {
+                let old = old.to_document();
+                let new = stages::run(pipeline, old.clone(), cx)?;
+                replace(&old, new)
+            }
             Form::Modifiers { modifiers, splices } => match old {
                 DocRef::Raw(raw) if *splices => splice::apply(&modifiers.fields, raw, cx),
                 _ => apply_modifiers(modifiers, old, positional, cx),
@@ -126,12 +143,13 @@ impl Update {
     pub fn upsert_document(&self, filter: &Filter, new_id: Bson, cx: &EvalContext) -> Result<DocBuf> {
         let scope = match self.form {
             Form::Replacement(_) => upsert::Scope::IdOnly,
-            Form::Modifiers { .. } => upsert::Scope::AllFields,
+            Form::Modifiers { .. } | Form::Pipeline(_) => upsert::Scope::AllFields,
         };
         let base = upsert::equality_fields(filter, scope)?;
         let id = base.get("_id").cloned();
         let mut document = match &self.form {
-            Form::Replacement(new) => replacement(id.as_ref(), new.clone(), cx)?,
+            Form::Replacement(new) => with_id(id.as_ref(), with_time(new.clone(), cx))?,
+            Form::Pipeline(pipeline) => with_id(id.as_ref(), stages::run(pipeline, base, cx)?)?,
             Form::Modifiers { modifiers, .. } => {
                 let mut document = base;
                 walk::apply(modifiers, &mut document, None, true, cx)?;
@@ -197,33 +215,31 @@ fn check_id(modifiers: &Modifiers, old: Option<&Bson>, document: &mut Document) 
     Err(finish::id_is_immutable(&path))
 }
 
-fn replace(old: DocRef<'_>, new: Document, cx: &EvalContext) -> Result<Option<DocBuf>> {
-    let old = old.to_document();
-    let document = replacement(old.get("_id"), new, cx)?;
-    let result = finish::updated(document)?;
-    Ok((!assign::identical_documents(&old, &result.to_document())).then_some(result))
+fn replace(old: &Document, new: Document) -> Result<Option<DocBuf>> {
+    let result = finish::updated(with_id(old.get("_id"), new)?)?;
+    Ok((!assign::identical_documents(old, &result.to_document())).then_some(result))
 }
 
-/// The new document with the old one's `_id`.
-fn replacement(id: Option<&Bson>, mut new: Document, cx: &EvalContext) -> Result<Document> {
+/// Fills in the time where a replacement asks for it with an empty timestamp.
+fn with_time(mut new: Document, cx: &EvalContext) -> Document {
     for (name, value) in new.iter_mut() {
-        // The empty timestamp asks the server for the time.
         if matches!(value, Bson::Timestamp(time) if time.time == 0 && time.increment == 0) && name != "_id" {
             *value = assign::CurrentDate::Timestamp.value(cx);
         }
     }
-    match (id, new.get("_id")) {
-        (Some(old), Some(given))
-            if !crate::order::compare(&Value::from(old), &Value::from(given)).is_eq() =>
-        {
-            Err(finish::id_was_altered(given))
-        }
-        (Some(old), _) => {
-            new.insert("_id", old.clone());
-            Ok(new)
-        }
-        (None, _) => Ok(new),
+    new
+}
+
+/// The new document with the old one's `_id`.
+fn with_id(id: Option<&Bson>, mut new: Document) -> Result<Document> {
+    let Some(old) = id else { return Ok(new) };
+    if let Some(given) = new.get("_id")
+        && !crate::order::compare(&Value::from(old), &Value::from(given)).is_eq()
+    {
+        return Err(finish::id_was_altered(given));
     }
+    new.insert("_id", old.clone());
+    Ok(new)
 }
 
 /// Whether a written path and a path in a document may name the same value, one inside the other included. Numbers and
