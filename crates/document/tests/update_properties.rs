@@ -11,8 +11,7 @@ use proptest::prelude::*;
 use crate::support::{any, context};
 
 /// The operators that are spliced when their fields are at the top.
-const SPLICED: &[&str] =
-    &["$set", "$unset", "$inc", "$mul", "$min", "$max", "$currentDate", "$setOnInsert"];
+const SPLICED: &[&str] = &["$set", "$unset", "$inc", "$mul", "$min", "$max", "$currentDate", "$setOnInsert"];
 
 proptest! {
     #[test]

@@ -14,7 +14,8 @@ pub const STAGES: &[&str] = &["$addFields", "$project", "$replaceRoot", "$replac
 pub(super) fn parse(stages: ArrayRef<'_>, variables: &Variables) -> Result<Pipeline> {
     let stages: Vec<Bson> = stages.iter().map(|stage| stage.to_bson()).collect();
     for stage in &stages {
-        let name = Value::from(stage).as_document().and_then(|stage| stage.iter().next()).map(|(name, _)| name);
+        let name =
+            Value::from(stage).as_document().and_then(|stage| stage.iter().next()).map(|(name, _)| name);
         if let Some(name) = name
             && crate::pipeline::stage_names().any(|known| known == name)
             && !STAGES.contains(&name)
