@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use base::{Code, Error, LogIndex, ReplicaId, ShardId, Term};
-use storage::View;
+use storage::{Fault, View};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::machine::StateMachine;
@@ -122,15 +122,23 @@ impl<M: StateMachine> ReplicaHandle<M> {
             return Ok(None);
         }
         let view = || self.node.options.store.view(self.shared.name);
-        self.shared.read_together(view).map_err(|fault| {
-            self.node.latch.set(fault);
-            self.interrupted()
-        })
+        self.shared.read_together(view).map_err(|fault| self.report(fault))
     }
 
     /// The published state, as this replica has it right now: possibly not the newest.
     pub fn state(&self) -> Arc<M::State> {
         self.shared.state()
+    }
+
+    /// Bytes on disk of the shard's keyspace, roughly.
+    pub fn size_bytes(&self) -> base::Result<u64> {
+        self.node.options.store.size_bytes(self.shared.name).map_err(|fault| self.report(fault))
+    }
+
+    /// Takes note of a fault that a caller met in a view: the node stops. Returns what the caller's client is told.
+    pub fn report(&self, fault: Fault) -> Error {
+        self.node.latch.set(fault);
+        self.interrupted()
     }
 
     fn is_readable(&self) -> bool {

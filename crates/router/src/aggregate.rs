@@ -1,0 +1,319 @@
+//! `aggregate`: the shard filters, sorts and limits what it can; rows then stream through the other stages here.
+//!
+//! Always holds: no more than a slice of rows is held between stages that do not block; `$sort` and `$group` account for
+//! what they hold and fail with code 292 past their limit; `$lookup` reads one view of the other collection for a batch.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::limits::READ_VIEW_AGE_MS_MAX;
+use base::{MonoTime, Namespace, Result};
+use catalog::CollectionRecord;
+use document::filter::Filter;
+use document::pipeline::{Flow, LookupSpec, Pipeline, Row, Runner, Stage};
+use document::{DocBuf, EvalContext};
+use query::execute::{FindExecutor, Progress, Slice};
+use query::state::ShardState;
+use storage::View;
+
+use crate::command::{AggregateCommand, CursorReply, Hint};
+use crate::cursor::Cursor;
+use crate::read::{BatchSize, dropped, first_batch};
+use crate::search::ReadRequest;
+use crate::{OperationContext, Router, parse};
+
+/// Rows that move through the stages at a time.
+const SLICE_ROWS: usize = 256;
+
+/// What is left of an aggregation.
+pub(crate) struct AggregateCursor {
+    source: Option<Source>,
+    segments: Vec<Segment>,
+    /// The segment whose held rows come out now; earlier ones have none left.
+    draining: usize,
+    ready: VecDeque<Row>,
+    context: EvalContext,
+    view_since: MonoTime,
+}
+
+struct Source {
+    record: Arc<CollectionRecord>,
+    executor: FindExecutor,
+}
+
+/// Stages between two that need other collections, or one that does.
+enum Segment {
+    Run(Runner),
+    Lookup { spec: LookupSpec, namespace: Namespace, foreign: Option<Foreign> },
+}
+
+/// The other collection of a `$lookup`.
+enum Foreign {
+    Absent,
+    Present { view: Arc<dyn View>, state: Arc<ShardState> },
+}
+
+/// A pipeline divided between the shard's executor and the router.
+pub(crate) struct Divided {
+    pub(crate) request: ReadRequest,
+    pub(crate) rest: Vec<Stage>,
+}
+
+impl Router {
+    /// `aggregate`. A collection that does not exist has no documents.
+    pub async fn aggregate(&self, cx: &OperationContext, command: AggregateCommand) -> Result<CursorReply> {
+        let variables = parse::variables(command.variables.as_ref());
+        let pipeline = Pipeline::parse(&command.pipeline, &variables)?;
+        let context = self.eval_context(variables);
+        let Divided { request, rest } = divide(pipeline.stages, command.hint, &context);
+        let view_since = self.clock.monotonic();
+        let source = match self.collection(&command.namespace).await? {
+            Some(record) => {
+                let executor = self.start_read(cx, &record, &request).await?;
+                executor.map(|executor| Source { record, executor })
+            }
+            None => None,
+        };
+        let segments = segments(rest, &command.namespace.database, &context)?;
+        let mut cursor =
+            AggregateCursor { source, segments, draining: 0, ready: VecDeque::new(), context, view_since };
+        if cursor.source.is_none() {
+            cursor.finish_segment()?;
+        }
+        let mut batch = Vec::new();
+        let more = self.fill_aggregate(cx, &mut cursor, &first_batch(command.batch_size), &mut batch).await?;
+        let cursor = more.then(|| Cursor::Aggregate(Box::new(cursor)));
+        Ok(self.reply(cx, command.namespace.to_string(), cursor, batch))
+    }
+
+    /// Adds the next rows to `batch`. Says whether there may be more.
+    pub(crate) async fn fill_aggregate(
+        &self,
+        cx: &OperationContext,
+        cursor: &mut AggregateCursor,
+        size: &BatchSize,
+        batch: &mut Vec<DocBuf>,
+    ) -> Result<bool> {
+        self.renew_views(cx, cursor).await?;
+        let mut bytes = 0;
+        loop {
+            while let Some(row) = cursor.ready.pop_front() {
+                if batch.len() >= size.documents_max {
+                    cursor.ready.push_front(row);
+                    return Ok(true);
+                }
+                let document = row.into_docbuf()?;
+                if !batch.is_empty() && bytes + document.bytes().len() > size.bytes_max {
+                    cursor.ready.push_front(Row::Raw(document));
+                    return Ok(true);
+                }
+                bytes += document.bytes().len();
+                batch.push(document);
+            }
+            if cursor.is_exhausted() {
+                return Ok(false);
+            }
+            if batch.len() >= size.documents_max {
+                return Ok(true);
+            }
+            self.advance(cx, cursor).await?;
+            self.breathe(cx).await?;
+        }
+    }
+
+    /// Moves one slice of rows forward.
+    async fn advance(&self, cx: &OperationContext, cursor: &mut AggregateCursor) -> Result<()> {
+        let Some(source) = &mut cursor.source else { return self.drain(cx, cursor).await };
+        let slice =
+            Slice { documents_max: SLICE_ROWS, bytes_max: usize::MAX, examined_max: Slice::EXAMINED_DEFAULT };
+        let mut documents = Vec::new();
+        let progress = self.step(source.executor.next_batch(&slice, &mut documents))?;
+        let rows = documents.into_iter().map(Row::Raw).collect();
+        let ended = self.push_through(cx, cursor, 0, rows).await?;
+        if let Some(segment) = ended {
+            cursor.cut_off(segment)?;
+        } else if progress == Progress::Done {
+            cursor.source = None;
+            cursor.finish_segment()?;
+        }
+        Ok(())
+    }
+
+    /// Moves rows that a blocking stage held.
+    async fn drain(&self, cx: &OperationContext, cursor: &mut AggregateCursor) -> Result<()> {
+        let mut rows = Vec::new();
+        let more = match cursor.segments.get_mut(cursor.draining) {
+            Some(Segment::Run(runner)) => runner.drain(SLICE_ROWS, &mut rows)?,
+            Some(Segment::Lookup { .. }) | None => false,
+        };
+        let ended = self.push_through(cx, cursor, cursor.draining + 1, rows).await?;
+        if let Some(segment) = ended {
+            cursor.cut_off(segment)?;
+        } else if !more {
+            cursor.draining += 1;
+            cursor.finish_segment()?;
+        }
+        Ok(())
+    }
+
+    /// Sends rows through the segments from `first` on. Returns the last segment that wants no more rows.
+    async fn push_through(
+        &self,
+        cx: &OperationContext,
+        cursor: &mut AggregateCursor,
+        first: usize,
+        mut rows: Vec<Row>,
+    ) -> Result<Option<usize>> {
+        let mut ended = None;
+        for (index, segment) in cursor.segments.iter_mut().enumerate().skip(first) {
+            let mut out = Vec::with_capacity(rows.len());
+            match segment {
+                Segment::Run(runner) => {
+                    for row in rows {
+                        if runner.push(row, &mut out)? == Flow::Done {
+                            ended = Some(index);
+                            break;
+                        }
+                    }
+                }
+                Segment::Lookup { spec, namespace, foreign } => {
+                    for row in rows {
+                        let found = self.look_up(cx, spec, namespace, foreign, &row, &cursor.context).await?;
+                        out.push(spec.attach(row, found));
+                    }
+                }
+            }
+            rows = out;
+        }
+        cursor.ready.extend(rows);
+        Ok(ended)
+    }
+
+    /// The documents of the other collection that belong to a row.
+    async fn look_up(
+        &self,
+        cx: &OperationContext,
+        spec: &LookupSpec,
+        namespace: &Namespace,
+        foreign: &mut Option<Foreign>,
+        row: &Row,
+        context: &EvalContext,
+    ) -> Result<Vec<bson::Document>> {
+        let foreign = match foreign {
+            Some(foreign) => foreign,
+            None => foreign.insert(self.foreign(cx, namespace).await?),
+        };
+        let Foreign::Present { view, state } = foreign else { return Ok(Vec::new()) };
+        let request = ReadRequest {
+            filter: Arc::new(spec.foreign_filter(row.as_doc())),
+            sort: None,
+            skip: 0,
+            limit: None,
+            hint: None,
+            context: context.clone(),
+        };
+        let mut executor = self.executor(Arc::clone(view), state, &request)?;
+        let mut found = Vec::new();
+        loop {
+            let progress =
+                self.step(executor.next_batch(&Slice::examining(Slice::EXAMINED_DEFAULT), &mut found))?;
+            if progress == Progress::Done {
+                return Ok(found.iter().map(DocBuf::to_document).collect());
+            }
+            self.breathe(cx).await?;
+        }
+    }
+
+    async fn foreign(&self, cx: &OperationContext, namespace: &Namespace) -> Result<Foreign> {
+        let Some(record) = self.collection(namespace).await? else { return Ok(Foreign::Absent) };
+        let view = self.view(cx, &record).await?;
+        Ok(view.map_or(Foreign::Absent, |(view, state)| Foreign::Present { view, state }))
+    }
+
+    /// Gives a cursor views of now when its own have become old.
+    async fn renew_views(&self, cx: &OperationContext, cursor: &mut AggregateCursor) -> Result<()> {
+        let now = self.clock.monotonic();
+        if now.since(cursor.view_since) < Duration::from_millis(READ_VIEW_AGE_MS_MAX) {
+            return Ok(());
+        }
+        cursor.view_since = now;
+        for segment in &mut cursor.segments {
+            if let Segment::Lookup { foreign, .. } = segment {
+                *foreign = None;
+            }
+        }
+        if let Some(source) = &mut cursor.source {
+            source.executor.release_view();
+            if !source.executor.is_ready() {
+                let view = self.view(cx, &source.record).await?;
+                let (view, _) = view.ok_or_else(|| dropped(&source.record))?;
+                source.executor.resume(view);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl AggregateCursor {
+    fn is_exhausted(&self) -> bool {
+        self.source.is_none() && self.draining >= self.segments.len()
+    }
+
+    /// Tells the segment that is drained next that it has had its last row.
+    fn finish_segment(&mut self) -> Result<()> {
+        match self.segments.get_mut(self.draining) {
+            Some(Segment::Run(runner)) => runner.finish(),
+            Some(Segment::Lookup { .. }) | None => Ok(()),
+        }
+    }
+
+    /// A segment wants no more rows: what comes before it is not needed any more.
+    fn cut_off(&mut self, segment: usize) -> Result<()> {
+        self.source = None;
+        self.draining = segment;
+        self.finish_segment()
+    }
+}
+
+/// Gives the shard what its executor does: a first `$match`, then a `$sort`, then a `$limit`.
+pub(crate) fn divide(stages: Vec<Stage>, hint: Option<Hint>, context: &EvalContext) -> Divided {
+    let mut rest: VecDeque<Stage> = stages.into();
+    let filter = match rest.pop_front_if(|stage| matches!(stage, Stage::Match(_))) {
+        Some(Stage::Match(filter)) => filter,
+        _ => Filter::everything(),
+    };
+    let (sort, mut limit) = match rest.pop_front_if(|stage| matches!(stage, Stage::Sort { .. })) {
+        Some(Stage::Sort { spec, limit }) => (Some(Arc::new(spec)), limit),
+        _ => (None, None),
+    };
+    if let Some(Stage::Limit(first)) = rest.front() {
+        limit = Some(limit.map_or(*first, |limit| limit.min(*first)));
+    }
+    let request =
+        ReadRequest { filter: Arc::new(filter), sort, skip: 0, limit, hint, context: context.clone() };
+    Divided { request, rest: rest.into() }
+}
+
+fn segments(stages: Vec<Stage>, database: &str, context: &EvalContext) -> Result<Vec<Segment>> {
+    let mut segments = Vec::new();
+    let mut run = Vec::new();
+    for stage in stages {
+        if let Stage::Lookup(spec) = stage {
+            push_run(&mut segments, &mut run, context);
+            let namespace = Namespace::new(database, &spec.from)?;
+            segments.push(Segment::Lookup { spec, namespace, foreign: None });
+        } else {
+            run.push(stage);
+        }
+    }
+    push_run(&mut segments, &mut run, context);
+    Ok(segments)
+}
+
+fn push_run(segments: &mut Vec<Segment>, run: &mut Vec<Stage>, context: &EvalContext) {
+    if !run.is_empty() {
+        segments.push(Segment::Run(Runner::new(run, context.clone())));
+        run.clear();
+    }
+}

@@ -1,0 +1,186 @@
+//! Open cursors: what is left of a result, found again by number.
+//!
+//! Always holds: a cursor is used by one `getMore` at a time (it is taken out of the registry meanwhile); one that
+//! nobody asked for since `CURSOR_IDLE_MS_MAX` is closed.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use base::limits::CURSOR_IDLE_MS_MAX;
+use base::{Code, Entropy, Error, MonoTime, Result, SessionId};
+use document::DocBuf;
+use parking_lot::Mutex;
+
+use crate::aggregate::AggregateCursor;
+use crate::command::CursorId;
+use crate::read::FindCursor;
+
+/// What is left of a result.
+pub(crate) enum Cursor {
+    /// Of a find.
+    Find(Box<FindCursor>),
+    /// Of an aggregation.
+    Aggregate(Box<AggregateCursor>),
+    /// Of a list that is complete already.
+    List(std::vec::IntoIter<DocBuf>),
+}
+
+/// An open cursor with what is checked before it is used.
+pub(crate) struct OpenCursor {
+    pub(crate) namespace: String,
+    pub(crate) session: Option<SessionId>,
+    pub(crate) cursor: Cursor,
+}
+
+enum Slot {
+    Idle { open: Box<OpenCursor>, since: MonoTime },
+    InUse { namespace: String, killed: bool },
+}
+
+/// The open cursors of a node.
+#[derive(Default)]
+pub(crate) struct Registry {
+    slots: Mutex<BTreeMap<CursorId, Slot>>,
+}
+
+impl Registry {
+    /// Registers a cursor under a fresh number.
+    pub(crate) fn insert(&self, open: OpenCursor, entropy: &dyn Entropy, now: MonoTime) -> CursorId {
+        let mut slots = self.slots.lock();
+        loop {
+            let id = CursorId(i64::try_from(entropy.next_u64() >> 1).expect("63 bits fit"));
+            if id.0 != 0 && !slots.contains_key(&id) {
+                slots.insert(id, Slot::Idle { open: Box::new(open), since: now });
+                return id;
+            }
+        }
+    }
+
+    /// Takes a cursor out for use. Fails with `CursorNotFound` (43), or `CursorInUse` (12051) while another uses it.
+    pub(crate) fn take(&self, id: CursorId, namespace: &str) -> Result<OpenCursor> {
+        let mut slots = self.slots.lock();
+        let slot = slots.get_mut(&id).ok_or_else(|| not_found(id))?;
+        let found = match slot {
+            Slot::Idle { open, .. } => &open.namespace,
+            Slot::InUse { namespace, .. } => namespace,
+        };
+        if found != namespace {
+            let message =
+                format!("Requested getMore on namespace '{namespace}', but cursor belongs to '{found}'");
+            return Err(Error::new(Code::UNAUTHORIZED, message));
+        }
+        let in_use = Slot::InUse { namespace: namespace.to_owned(), killed: false };
+        match std::mem::replace(slot, in_use) {
+            Slot::Idle { open, .. } => Ok(*open),
+            busy @ Slot::InUse { .. } => {
+                *slot = busy;
+                Err(Error::new(Code(12_051), format!("cursor id {} is already in use", id.0)))
+            }
+        }
+    }
+
+    /// Gives a cursor back after use, unless it was killed meanwhile.
+    pub(crate) fn put_back(&self, id: CursorId, open: OpenCursor, now: MonoTime) -> bool {
+        let mut slots = self.slots.lock();
+        match slots.get_mut(&id) {
+            Some(slot @ Slot::InUse { killed: false, .. }) => {
+                *slot = Slot::Idle { open: Box::new(open), since: now };
+                true
+            }
+            _ => {
+                slots.remove(&id);
+                false
+            }
+        }
+    }
+
+    /// Forgets a cursor that was taken out and is exhausted.
+    pub(crate) fn finish(&self, id: CursorId) {
+        self.slots.lock().remove(&id);
+    }
+
+    /// Closes a cursor of this namespace. Says whether there was one.
+    pub(crate) fn kill(&self, id: CursorId, namespace: &str) -> bool {
+        let mut slots = self.slots.lock();
+        match slots.get_mut(&id) {
+            Some(Slot::Idle { open, .. }) if open.namespace == namespace => slots.remove(&id).is_some(),
+            Some(Slot::InUse { namespace: found, killed }) if found == namespace => {
+                *killed = true;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Closes the cursors of a session.
+    pub(crate) fn kill_session(&self, session: SessionId) {
+        let of_session =
+            |slot: &Slot| matches!(slot, Slot::Idle { open, .. } if open.session == Some(session));
+        self.slots.lock().retain(|_, slot| !of_session(slot));
+    }
+
+    /// Closes cursors that have been idle for too long.
+    pub(crate) fn expire(&self, now: MonoTime) {
+        let idle_max = Duration::from_millis(CURSOR_IDLE_MS_MAX);
+        let expired = |slot: &Slot| matches!(slot, Slot::Idle { since, .. } if now.since(*since) > idle_max);
+        self.slots.lock().retain(|_, slot| !expired(slot));
+    }
+
+    /// How many are open.
+    pub(crate) fn len(&self) -> usize {
+        self.slots.lock().len()
+    }
+}
+
+fn not_found(id: CursorId) -> Error {
+    Error::new(Code::CURSOR_NOT_FOUND, format!("cursor id {} not found", id.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Count(std::sync::atomic::AtomicU64);
+
+    impl Entropy for Count {
+        fn next_u64(&self) -> u64 {
+            self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed)
+        }
+    }
+
+    fn open() -> OpenCursor {
+        OpenCursor { namespace: "a.b".into(), session: None, cursor: Cursor::List(Vec::new().into_iter()) }
+    }
+
+    #[test]
+    fn a_cursor_is_used_by_one_at_a_time_and_never_has_number_zero() {
+        let (registry, entropy) = (Registry::default(), Count(0.into()));
+        let id = registry.insert(open(), &entropy, MonoTime::default());
+        assert_ne!(id.0, 0);
+        assert_eq!(registry.take(id, "a.c").err().map(|error| error.code), Some(Code::UNAUTHORIZED));
+        let taken = registry.take(id, "a.b").expect("idle");
+        assert_eq!(registry.take(id, "a.b").err().map(|error| error.code), Some(Code(12_051)));
+        assert!(registry.put_back(id, taken, MonoTime::default()));
+        assert!(registry.take(id, "a.b").is_ok());
+    }
+
+    #[test]
+    fn a_cursor_killed_while_in_use_does_not_come_back() {
+        let (registry, entropy) = (Registry::default(), Count(7.into()));
+        let id = registry.insert(open(), &entropy, MonoTime::default());
+        let taken = registry.take(id, "a.b").expect("idle");
+        assert!(registry.kill(id, "a.b"));
+        assert!(!registry.put_back(id, taken, MonoTime::default()));
+        assert_eq!(registry.len(), 0);
+    }
+
+    #[test]
+    fn an_idle_cursor_expires() {
+        let (registry, entropy) = (Registry::default(), Count(7.into()));
+        registry.insert(open(), &entropy, MonoTime::default());
+        registry.expire(MonoTime(Duration::from_millis(CURSOR_IDLE_MS_MAX)));
+        assert_eq!(registry.len(), 1);
+        registry.expire(MonoTime(Duration::from_millis(CURSOR_IDLE_MS_MAX + 1)));
+        assert_eq!(registry.len(), 0);
+    }
+}

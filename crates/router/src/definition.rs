@@ -1,0 +1,266 @@
+//! Collections and indexes made and dropped, and their lists.
+//!
+//! Every definition is committed in the catalog before a shard hears of it; on return it is fsynced on a majority and
+//! served. One definition at a time runs on a node (`Router::definitions`), which keeps `reconcile` simple; the catalog
+//! orders those of different nodes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use base::{Code, CollectionId, Error, IndexId, Namespace, Result};
+use bson::{Bson, Document};
+use catalog::command::NewIndex;
+use catalog::{CollectionRecord, Command, IndexSpec, IndexState, KeyDirection, Reply};
+use query::evaluate::{ConfigChange, ShardCommand};
+
+use crate::command::{
+    CollectionInfo, CreateCommand, CreateIndexesCommand, CreateIndexesReply, DatabaseInfo, IndexRequest,
+    IndexSelector,
+};
+use crate::{OperationContext, Router};
+
+impl Router {
+    /// `create`. Fails with `NamespaceExists` (48) unless the collection exists with the same options.
+    pub async fn create(&self, _cx: &OperationContext, command: CreateCommand) -> Result<()> {
+        if let Some(existing) = self.collection(&command.namespace).await? {
+            if existing.options == command.options {
+                return Ok(());
+            }
+            let message = format!(
+                "namespace {} already exists, but with different options: {}",
+                command.namespace, existing.options
+            );
+            return Err(Error::new(Code::NAMESPACE_EXISTS, message));
+        }
+        self.create_collection(&command.namespace, command.options).await.map(|_| ())
+    }
+
+    /// The collection, created when it is absent.
+    pub(crate) async fn collection_or_create(&self, namespace: &Namespace) -> Result<Arc<CollectionRecord>> {
+        if let Some(record) = self.collection(namespace).await? {
+            return Ok(record);
+        }
+        match self.create_collection(namespace, Document::new()).await {
+            Err(error) if error.code == Code::NAMESPACE_EXISTS => self.existing_collection(namespace).await,
+            other => other,
+        }
+    }
+
+    async fn create_collection(
+        &self,
+        namespace: &Namespace,
+        options: Document,
+    ) -> Result<Arc<CollectionRecord>> {
+        let _one_at_a_time = self.definitions.lock().await;
+        let command = Command::CreateCollection {
+            namespace: namespace.clone(),
+            uuid: self.random_uuid(),
+            options,
+            nodes: vec![self.node],
+        };
+        let Reply::Collection(record) = self.catalog.write(command).await? else {
+            unreachable!("the catalog answers a creation with its collection")
+        };
+        self.start_replicas(&record).await?;
+        Ok(Arc::new(record))
+    }
+
+    /// `drop`. Returns how many indexes it had. Fails with `NamespaceNotFound` (26).
+    pub async fn drop_collection(&self, _cx: &OperationContext, namespace: Namespace) -> Result<usize> {
+        let _one_at_a_time = self.definitions.lock().await;
+        let Reply::Collection(record) = self.catalog.write(Command::DropCollection { namespace }).await?
+        else {
+            unreachable!("the catalog answers a drop with its collection")
+        };
+        self.remove_dropped(&record).await?;
+        Ok(record.indexes.len())
+    }
+
+    /// `dropDatabase`. No error when there is none.
+    pub async fn drop_database(&self, cx: &OperationContext, database: &str) -> Result<()> {
+        let catalog = self.catalog_now().await?;
+        let names = catalog.active().map(|record| &record.namespace).filter(|name| name.database == database);
+        for namespace in names.cloned().collect::<Vec<_>>() {
+            match self.drop_collection(cx, namespace).await {
+                Err(error) if error.code != Code::NAMESPACE_NOT_FOUND => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// `listCollections`, by name.
+    pub async fn list_collections(
+        &self,
+        _cx: &OperationContext,
+        database: &str,
+    ) -> Result<Vec<CollectionInfo>> {
+        let catalog = self.catalog_now().await?;
+        let records = catalog.active().filter(|record| record.namespace.database == database);
+        let info = |record: &Arc<CollectionRecord>| CollectionInfo {
+            name: record.namespace.collection.clone(),
+            uuid: record.uuid,
+            options: record.options.clone(),
+        };
+        Ok(records.map(info).collect())
+    }
+
+    /// `listDatabases`, by name: those that have a collection.
+    pub async fn list_databases(&self, _cx: &OperationContext) -> Result<Vec<DatabaseInfo>> {
+        let catalog = self.catalog_now().await?;
+        let mut sizes: BTreeMap<String, u64> = BTreeMap::new();
+        for record in catalog.active() {
+            *sizes.entry(record.namespace.database.clone()).or_default() +=
+                self.size_on_disk_bytes(record)?;
+        }
+        Ok(sizes
+            .into_iter()
+            .map(|(name, size_on_disk_bytes)| DatabaseInfo { name, size_on_disk_bytes })
+            .collect())
+    }
+
+    /// `createIndexes`: on return the indexes are complete. A failed build (a duplicate key) leaves none of the
+    /// command's new indexes.
+    pub async fn create_indexes(
+        &self,
+        cx: &OperationContext,
+        command: CreateIndexesCommand,
+    ) -> Result<CreateIndexesReply> {
+        let indexes = command.indexes.iter().map(new_index).collect::<Result<Vec<_>>>()?;
+        let created_collection = self.collection(&command.namespace).await?.is_none();
+        let before = self.collection_or_create(&command.namespace).await?;
+        let added = {
+            let _one_at_a_time = self.definitions.lock().await;
+            match self.catalog.write(Command::AddIndexes { collection: before.id, indexes }).await? {
+                Reply::Indexes(added) => added,
+                Reply::Done | Reply::Collection(_) => {
+                    unreachable!("the catalog answers added indexes with their ids")
+                }
+            }
+        };
+        let record = self.existing_collection(&command.namespace).await?;
+        let building = record.indexes.iter().filter(|(_, state)| *state == IndexState::Building);
+        let wanted = building.filter(|(spec, _)| command.indexes.iter().any(|index| index.name == spec.name));
+        let builds: Vec<_> = wanted.map(|(spec, _)| self.build_index(&record, spec)).collect();
+        let mut outcome = Ok(());
+        for build in builds {
+            outcome = outcome.and(build.finished(self, cx).await);
+        }
+        if let Err(error) = outcome {
+            self.drop_index_ids(&record, added).await?;
+            return Err(error.context(format!("Index build failed: Collection {}", command.namespace)));
+        }
+        let after = self.existing_collection(&command.namespace).await?;
+        Ok(CreateIndexesReply {
+            num_indexes_before: live_indexes(&before).count(),
+            num_indexes_after: live_indexes(&after).count(),
+            created_collection,
+        })
+    }
+
+    /// `listIndexes`. Fails with `NamespaceNotFound` (26).
+    pub async fn list_indexes(&self, _cx: &OperationContext, namespace: Namespace) -> Result<Vec<IndexSpec>> {
+        let catalog = self.catalog_now().await?;
+        let record = catalog.find(&namespace).ok_or_else(|| {
+            Error::new(Code::NAMESPACE_NOT_FOUND, format!("ns does not exist: {namespace}"))
+        })?;
+        Ok(live_indexes(record).cloned().collect())
+    }
+
+    /// `dropIndexes`. Returns how many indexes there were. Fails with `IndexNotFound` (27), or with `InvalidOptions`
+    /// (72) for the index on `_id`.
+    pub async fn drop_indexes(
+        &self,
+        _cx: &OperationContext,
+        namespace: Namespace,
+        selector: IndexSelector,
+    ) -> Result<usize> {
+        let catalog = self.catalog_now().await?;
+        let record = catalog.find(&namespace);
+        let record = record
+            .ok_or_else(|| Error::new(Code::NAMESPACE_NOT_FOUND, format!("ns not found {namespace}")))?;
+        let ids = select(record, &selector)?;
+        self.drop_index_ids(record, ids).await?;
+        Ok(live_indexes(record).count())
+    }
+
+    async fn drop_index_ids(&self, record: &Arc<CollectionRecord>, indexes: Vec<IndexId>) -> Result<()> {
+        if indexes.is_empty() {
+            return Ok(());
+        }
+        let _one_at_a_time = self.definitions.lock().await;
+        self.catalog.write(Command::DropIndexes { collection: record.id, indexes: indexes.clone() }).await?;
+        let shard = self.shard_of(record)?;
+        for &index in &indexes {
+            // Awaited here, so that on return no query reads the index and no write is refused by it.
+            shard.write(ShardCommand::Configure(ConfigChange::DropIndex(index))).await?;
+        }
+        self.purge_indexes(record.id, shard, indexes);
+        Ok(())
+    }
+
+    /// Sixteen random bytes marked as a version 4 UUID (RFC 9562, section 5.4).
+    fn random_uuid(&self) -> [u8; 16] {
+        let random = (u128::from(self.entropy.next_u64()) << 64) | u128::from(self.entropy.next_u64());
+        uuid::Builder::from_random_bytes(random.to_be_bytes()).into_uuid().into_bytes()
+    }
+}
+
+/// The indexes that clients see: all but those being removed.
+pub(crate) fn live_indexes(record: &CollectionRecord) -> impl Iterator<Item = &IndexSpec> {
+    record.indexes.iter().filter(|(_, state)| *state != IndexState::Dropping).map(|(spec, _)| spec)
+}
+
+fn new_index(request: &IndexRequest) -> Result<NewIndex> {
+    let key = request.key.iter().map(|(path, order)| Ok((path.clone(), direction(path, order)?)));
+    Ok(NewIndex { name: request.name.clone(), key: key.collect::<Result<_>>()?, unique: request.unique })
+}
+
+fn direction(path: &str, order: &Bson) -> Result<KeyDirection> {
+    let number = match order {
+        Bson::Int32(number) => f64::from(*number),
+        Bson::Int64(number) => *number as f64,
+        Bson::Double(number) => *number,
+        other => return Err(cannot_create(path, other)),
+    };
+    match number {
+        number if number > 0.0 => Ok(KeyDirection::Ascending),
+        number if number < 0.0 => Ok(KeyDirection::Descending),
+        _ => Err(cannot_create(path, order)),
+    }
+}
+
+fn cannot_create(path: &str, order: &Bson) -> Error {
+    let message =
+        format!("Values in the index key pattern must be numbers above or below 0; {path} has {order}");
+    Error::new(Code::CANNOT_CREATE_INDEX, message)
+}
+
+fn select(record: &CollectionRecord, selector: &IndexSelector) -> Result<Vec<IndexId>> {
+    let not_found = |what: String| Error::new(Code::INDEX_NOT_FOUND, what);
+    let chosen: Vec<&IndexSpec> = match selector {
+        IndexSelector::All => {
+            return Ok(live_indexes(record).map(|spec| spec.id).filter(|id| id.get() != 0).collect());
+        }
+        IndexSelector::Names(names) => {
+            let find = |name: &String| {
+                let found = live_indexes(record).find(|spec| spec.name == *name);
+                found.ok_or_else(|| not_found(format!("index not found with name [{name}]")))
+            };
+            names.iter().map(find).collect::<Result<_>>()?
+        }
+        IndexSelector::Key(key) => {
+            let request = IndexRequest { key: key.clone(), name: String::new(), unique: false };
+            let wanted = new_index(&request)?.key;
+            let found = live_indexes(record).find(|spec| spec.key == wanted);
+            vec![found.ok_or_else(|| not_found(format!("can't find index with key: {key}")))?]
+        }
+    };
+    if chosen.iter().any(|spec| spec.id == IndexId(0)) {
+        return Err(Error::new(Code::INVALID_OPTIONS, "cannot drop _id index"));
+    }
+    Ok(chosen.into_iter().map(|spec| spec.id).collect())
+}
+
+/// Names a build: an index of a collection.
+pub(crate) type BuildKey = (CollectionId, IndexId);

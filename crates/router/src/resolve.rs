@@ -1,0 +1,55 @@
+//! From a namespace to its collection and shard.
+
+use std::sync::Arc;
+
+use base::{Code, Error, Namespace, Result};
+use catalog::{Catalog, CollectionRecord, ShardPlacement};
+use replica::ShardHandle;
+
+use crate::Router;
+
+impl Router {
+    /// This node's copy of the catalog, perhaps behind.
+    pub(crate) fn catalog_copy(&self) -> Arc<Catalog> {
+        self.catalog.state()
+    }
+
+    /// The catalog as of now: linearizable.
+    pub(crate) async fn catalog_now(&self) -> Result<Arc<Catalog>> {
+        let (_, catalog) = self.catalog.read().await?;
+        Ok(catalog)
+    }
+
+    /// The collection in use under a name. `None` is confirmed by a linearizable read.
+    pub(crate) async fn collection(&self, namespace: &Namespace) -> Result<Option<Arc<CollectionRecord>>> {
+        if let Some(record) = self.catalog_copy().find(namespace) {
+            return Ok(Some(Arc::clone(record)));
+        }
+        Ok(self.catalog_now().await?.find(namespace).cloned())
+    }
+
+    /// As [`Router::collection`]; fails with `NamespaceNotFound` (26).
+    pub(crate) async fn existing_collection(&self, namespace: &Namespace) -> Result<Arc<CollectionRecord>> {
+        self.collection(namespace)
+            .await?
+            .ok_or_else(|| Error::new(Code::NAMESPACE_NOT_FOUND, format!("ns does not exist: {namespace}")))
+    }
+
+    /// The replica that serves a collection's shard. Fails as stale while it is being started or dropped.
+    pub(crate) fn shard_of(&self, record: &CollectionRecord) -> Result<ShardHandle> {
+        let placement = sole_shard(record);
+        self.host.shard(placement.shard).ok_or_else(|| {
+            Error::new(
+                Code::STALE_CONFIG,
+                format!("{} of {} is not served here", placement.shard, record.namespace),
+            )
+        })
+    }
+}
+
+/// The collection's only shard.
+pub(crate) fn sole_shard(record: &CollectionRecord) -> &ShardPlacement {
+    let shards = &record.shard_map.shards;
+    assert_eq!(shards.len(), 1, "collections have one shard each until they can be split");
+    shards.first().expect("its length was checked")
+}

@@ -1,0 +1,42 @@
+//! Which refusals of a shard mean "ask again", and how long the router goes on asking.
+
+use std::time::Duration;
+
+use base::{Code, Error, Result};
+
+use crate::{OperationContext, Router};
+
+/// How long an operation without a deadline of its own is retried.
+const RETRY_MS_MAX: u64 = 30_000;
+/// The pause between two attempts.
+const PAUSE_MS: u64 = 5;
+
+/// Whether the error says that the shard has moved on, been dropped or lost its leader, and nothing was done.
+pub(crate) fn is_stale(error: &Error) -> bool {
+    matches!(error.code, Code::STALE_CONFIG | Code::NOT_WRITABLE_PRIMARY | Code::PRIMARY_STEPPED_DOWN)
+}
+
+/// Counts down one operation's retries.
+pub(crate) struct Attempts {
+    until: base::MonoTime,
+}
+
+impl Attempts {
+    pub(crate) fn new(router: &Router) -> Attempts {
+        Attempts { until: router.clock.monotonic() + Duration::from_millis(RETRY_MS_MAX) }
+    }
+
+    /// After a failed attempt: waits and returns when there should be another, or fails with what ends the operation.
+    pub(crate) async fn again(&self, router: &Router, cx: &OperationContext, error: Error) -> Result<()> {
+        if !is_stale(&error) {
+            return Err(error);
+        }
+        let now = router.clock.monotonic();
+        cx.check(now)?;
+        if now >= self.until {
+            return Err(error);
+        }
+        tokio::time::sleep(Duration::from_millis(PAUSE_MS)).await;
+        Ok(())
+    }
+}

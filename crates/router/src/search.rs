@@ -1,0 +1,174 @@
+//! Reads on a shard's view: planning, running in slices, and the candidates of writes.
+
+use std::sync::Arc;
+
+use base::{Code, Error, Result};
+use bytes::Bytes;
+use catalog::CollectionRecord;
+use document::filter::Filter;
+use document::sort::SortSpec;
+use document::{DocBuf, EvalContext};
+use query::Failure;
+use query::execute::{FindExecutor, FindRequest, Progress, Slice};
+use query::plan::{Hint as IndexHint, PlanRequest, plan};
+use query::state::ShardState;
+use storage::View;
+
+use crate::command::Hint;
+use crate::retry::Attempts;
+use crate::write::WriteContext;
+use crate::{OperationContext, Router};
+
+/// How a write finds its documents.
+#[derive(Clone, Debug)]
+pub(crate) struct Search {
+    pub(crate) filter: Arc<Filter>,
+    pub(crate) sort: Option<DocBuf>,
+    pub(crate) hint: Option<Hint>,
+    pub(crate) multi: bool,
+}
+
+/// What a read wants of a shard.
+#[derive(Clone, Debug)]
+pub(crate) struct ReadRequest {
+    pub(crate) filter: Arc<Filter>,
+    pub(crate) sort: Option<Arc<SortSpec>>,
+    pub(crate) skip: u64,
+    pub(crate) limit: Option<u64>,
+    pub(crate) hint: Option<Hint>,
+    pub(crate) context: EvalContext,
+}
+
+impl Router {
+    /// Keys of documents that match, at most `limit`, in the search's order. Empty when there is no collection.
+    pub(crate) async fn search(
+        &self,
+        context: &WriteContext<'_>,
+        search: &Search,
+        limit: usize,
+    ) -> Result<Vec<Bytes>> {
+        let Some(record) = self.collection(context.namespace).await? else { return Ok(Vec::new()) };
+        let request = ReadRequest {
+            filter: Arc::clone(&search.filter),
+            sort: sort(search.sort.as_ref())?,
+            skip: 0,
+            limit: (limit != usize::MAX).then_some(limit as u64),
+            hint: search.hint.clone(),
+            context: self.eval_context(context.variables.clone()),
+        };
+        let Some(mut executor) = self.start_read(context.cx, &record, &request).await? else {
+            return Ok(Vec::new());
+        };
+        let mut found = Vec::new();
+        let mut keys = Vec::new();
+        loop {
+            let slice = Slice::examining(Slice::EXAMINED_DEFAULT);
+            let progress = self.step(executor.next_located_batch(&slice, &mut found))?;
+            keys.extend(found.drain(..).map(|located| located.key));
+            if progress == Progress::Done {
+                return Ok(keys);
+            }
+            self.breathe(context.cx).await?;
+        }
+    }
+
+    /// Plans a read and starts it on a view of now. `None` when the collection was dropped meanwhile.
+    pub(crate) async fn start_read(
+        &self,
+        cx: &OperationContext,
+        record: &Arc<CollectionRecord>,
+        request: &ReadRequest,
+    ) -> Result<Option<FindExecutor>> {
+        let Some((view, state)) = self.view(cx, record).await? else { return Ok(None) };
+        self.executor(view, &state, request).map(Some)
+    }
+
+    /// A view of a collection's shard as of now, retried while the shard moves on.
+    pub(crate) async fn view(
+        &self,
+        cx: &OperationContext,
+        record: &Arc<CollectionRecord>,
+    ) -> Result<Option<(Arc<dyn View>, Arc<ShardState>)>> {
+        let attempts = Attempts::new(self);
+        loop {
+            let read = match self.shard_of(record) {
+                Ok(shard) => shard.read().await,
+                Err(error) => Err(error),
+            };
+            match read {
+                Ok(pair) => return Ok(Some(pair)),
+                Err(error) => attempts.again(self, cx, error).await?,
+            }
+            let current = self.catalog_now().await?;
+            if current.find(&record.namespace).is_none_or(|found| found.id != record.id) {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Plans a read on a view.
+    pub(crate) fn executor(
+        &self,
+        view: Arc<dyn View>,
+        state: &ShardState,
+        request: &ReadRequest,
+    ) -> Result<FindExecutor> {
+        let plan = self.plan(view.as_ref(), state, request)?;
+        let find = FindRequest {
+            filter: Arc::clone(&request.filter),
+            sort: request.sort.clone(),
+            skip: request.skip,
+            limit: request.limit,
+            context: request.context.clone(),
+        };
+        Ok(FindExecutor::new(Arc::new(plan), find, view))
+    }
+
+    /// Chooses the way to the documents.
+    pub(crate) fn plan(
+        &self,
+        view: &dyn View,
+        state: &ShardState,
+        request: &ReadRequest,
+    ) -> Result<query::plan::Plan> {
+        let hint = request.hint.as_ref().map(index_hint).transpose()?.flatten();
+        let wanted = PlanRequest {
+            filter: &request.filter,
+            sort: request.sort.as_deref(),
+            hint: hint.as_ref(),
+            limit: request.limit.map(|limit| limit.saturating_add(request.skip)),
+        };
+        self.step(plan(state, view, &wanted))
+    }
+
+    /// Lets others have their turn between two slices; fails when the operation has to end.
+    pub(crate) async fn breathe(&self, cx: &OperationContext) -> Result<()> {
+        tokio::task::yield_now().await;
+        cx.check(self.clock.monotonic())
+    }
+
+    /// Separates a client's error from a fault, which stops the node.
+    pub(crate) fn step<T>(&self, result: Result<T, Failure>) -> Result<T> {
+        result.map_err(|failure| match failure {
+            Failure::Error(error) => error,
+            Failure::Fault(fault) => {
+                let message = format!("This node is stopping: {fault}");
+                self.host.fault_latch().set(fault);
+                Error::new(Code::INTERRUPTED_AT_SHUTDOWN, message)
+            }
+        })
+    }
+}
+
+/// Parses a sort; an empty one is none.
+pub(crate) fn sort(spec: Option<&DocBuf>) -> Result<Option<Arc<SortSpec>>> {
+    let parsed = spec.filter(|spec| !spec.as_doc().is_empty()).map(|spec| SortSpec::parse(spec.as_doc()));
+    Ok(parsed.transpose()?.map(Arc::new))
+}
+
+fn index_hint(hint: &Hint) -> Result<Option<IndexHint>> {
+    match hint {
+        Hint::Name(name) => Ok(Some(IndexHint::Name(name.clone()))),
+        Hint::Key(key) => IndexHint::parse(&document::Value::Document(key.as_doc())),
+    }
+}

@@ -1,0 +1,114 @@
+//! Sizes of collections, and `validate`.
+
+use std::sync::Arc;
+
+use base::{Code, Error, IndexId, Namespace, Result};
+use bson::{Document, doc};
+use catalog::{CollectionRecord, IndexSpec};
+use query::execute::{ValidationReport, collection_count};
+use query::state::ShardState;
+use storage::{Direction, View};
+
+use crate::command::CollectionStats;
+use crate::definition::live_indexes;
+use crate::{OperationContext, Router};
+
+/// Entries of an index that are looked at to estimate its size.
+const SAMPLED_ENTRIES: usize = 200;
+
+impl Router {
+    /// `collStats`. Zeros for a collection that does not exist.
+    pub async fn collection_stats(
+        &self,
+        cx: &OperationContext,
+        namespace: Namespace,
+    ) -> Result<CollectionStats> {
+        let Some(record) = self.collection(&namespace).await? else { return Ok(CollectionStats::default()) };
+        let Some((view, _)) = self.view(cx, &record).await? else { return Ok(CollectionStats::default()) };
+        let count = self.step(collection_count(view.as_ref()))?;
+        let indexes = live_indexes(&record).map(|spec| {
+            let bytes =
+                self.step(sampled_index_bytes(view.as_ref(), spec, count.documents).map_err(Into::into))?;
+            Ok((spec.name.clone(), bytes))
+        });
+        Ok(CollectionStats {
+            documents: count.documents,
+            data_bytes: count.bytes,
+            storage_bytes: self.size_on_disk_bytes(&record)?,
+            indexes: indexes.collect::<Result<_>>()?,
+            shards: record.shard_map.shards.len(),
+        })
+    }
+
+    /// `validate`: reads every document and every index entry. Fails with `NamespaceNotFound` (26).
+    pub async fn validate(&self, cx: &OperationContext, namespace: Namespace) -> Result<Document> {
+        let missing = || {
+            let message = format!("Collection '{namespace}' does not exist to validate.");
+            Error::new(Code::NAMESPACE_NOT_FOUND, message)
+        };
+        let record = self.collection(&namespace).await?.ok_or_else(missing)?;
+        let (view, state) = self.view(cx, &record).await?.ok_or_else(missing)?;
+        let checked = tokio::task::spawn_blocking(move || check(&state, &view)).await;
+        let report = checked.map_err(|error| Error::new(Code::INTERNAL_ERROR, error.to_string()))?;
+        let report = self.step(report.map_err(Into::into))?;
+        Ok(validation_reply(&record, &report))
+    }
+
+    /// Bytes on disk of a collection's shards on this node.
+    pub(crate) fn size_on_disk_bytes(&self, record: &CollectionRecord) -> Result<u64> {
+        let sizes = record.shard_map.shards.iter().filter_map(|placement| self.host.shard(placement.shard));
+        sizes.map(|shard| shard.size_bytes()).sum()
+    }
+}
+
+fn check(state: &Arc<ShardState>, view: &Arc<dyn View>) -> storage::Result<ValidationReport> {
+    query::execute::validate(state, view.as_ref())
+}
+
+fn validation_reply(record: &CollectionRecord, report: &ValidationReport) -> Document {
+    let keys: Document =
+        report.keys_per_index.iter().map(|(name, keys)| (name.clone(), number(*keys))).collect();
+    let details: Document = report
+        .keys_per_index
+        .iter()
+        .map(|(name, _)| (name.clone(), doc! { "valid": report.is_valid() }.into()))
+        .collect();
+    doc! {
+        "ns": record.namespace.to_string(),
+        "uuid": bson::Binary { subtype: bson::spec::BinarySubtype::Uuid, bytes: record.uuid.to_vec() },
+        "nInvalidDocuments": number(report.invalid_documents),
+        "nNonCompliantDocuments": number(0),
+        "nrecords": number(report.documents),
+        "nIndexes": number(report.keys_per_index.len() as u64),
+        "keysPerIndex": keys,
+        "indexDetails": details,
+        "valid": report.is_valid(),
+        "repaired": false,
+        "warnings": [],
+        "errors": &report.errors,
+        "extraIndexEntries": [],
+        "missingIndexEntries": [],
+        "corruptRecords": [],
+    }
+}
+
+/// As MongoDB writes counts: 32 bits when they fit.
+fn number(value: u64) -> bson::Bson {
+    i32::try_from(value).map_or_else(|_| (value as i64).into(), Into::into)
+}
+
+/// The size of an index: the mean of its first entries, for as many entries as there are documents.
+fn sampled_index_bytes(view: &dyn View, spec: &IndexSpec, documents: u64) -> storage::Result<u64> {
+    let range = match spec.id {
+        IndexId(0) => query::encoding::document_range(),
+        id => query::encoding::index_range(id),
+    };
+    let (mut entries, mut bytes) = (0_u64, 0_u64);
+    for pair in view.scan(range, Direction::Forward).take(SAMPLED_ENTRIES) {
+        let (key, value) = pair?;
+        entries += 1;
+        // The index on _id is the document keys: their values are the documents, counted as data.
+        bytes += key.len() as u64 + if spec.id == IndexId(0) { 0 } else { value.len() as u64 };
+    }
+    Ok(if entries < SAMPLED_ENTRIES as u64 { bytes } else { bytes / entries * documents.max(entries) })
+}
