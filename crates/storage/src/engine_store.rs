@@ -14,6 +14,7 @@ mod maintenance;
 mod view;
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -29,6 +30,7 @@ use self::durable_note::DurableNote;
 use self::journals::JournalFiles;
 use self::maintenance::Maintenance;
 use self::view::EngineView;
+use crate::fault::FaultKind;
 use crate::store::{check_keys, no_keyspace, not_ascending};
 use crate::{Fault, KeyspaceName, KvBatch, KvOp, Result, Store, View, codec};
 
@@ -328,6 +330,18 @@ fn open_database(
     note: &DurableNote,
     journals: &JournalFiles,
 ) -> Result<fjall::Database> {
+    match try_open(tables, options) {
+        // What lies behind the synced part of the journal may be anything after a power failure, and nobody was
+        // promised it. What lies before must be intact.
+        Err(fault) if fault.kind == FaultKind::Corruption && journals.cut_back_to(note)? => {
+            try_open(tables, options)
+        }
+        result => result,
+    }
+}
+
+/// Opens the database, with a panic of its replay (there are some for damaged journals) as a fault.
+fn try_open(tables: &Path, options: &StoreOptions) -> Result<fjall::Database> {
     let open = || {
         fjall::Database::builder(tables)
             .cache_size(options.cache_bytes)
@@ -335,16 +349,13 @@ fn open_database(
             .worker_threads(options.worker_threads)
             .open()
     };
-    match open() {
-        // What lies behind the synced part of the journal may be anything after a power failure, and nobody was
-        // promised it. What lies before must be intact.
-        Err(error @ fjall::Error::JournalRecovery(_)) => {
-            if !journals.cut_back_to(note)? {
-                return Err(fault("the journal is damaged", &error));
-            }
-            open().map_err(|error| fault("the journal is damaged", &error))
+    match std::panic::catch_unwind(AssertUnwindSafe(open)) {
+        Ok(result) => result.map_err(|error| fault("opening the tables failed", &error)),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it panicked");
+            Err(Fault::corruption(format!("opening the tables failed, their files are damaged: {text}")))
         }
-        result => result.map_err(|error| fault("opening the tables failed", &error)),
     }
 }
 

@@ -1,7 +1,10 @@
 //! Tests of the storage engines: scripts and a model that both implementations pass, images of disks after crashes,
 //! and injected faults.
 
+mod crash_log;
+mod crash_store;
 mod directory;
+mod faulty_files;
 mod group_commit;
 mod model;
 mod scripts;

@@ -130,7 +130,7 @@ impl AnyStore {
 /// A Raft log that can be closed and opened again.
 pub(crate) enum AnyLog {
     Memory(MemoryDisk, Box<dyn RaftLog>),
-    Engine(tempfile::TempDir, Option<EngineRaftLog>),
+    Engine(tempfile::TempDir, Option<Box<EngineRaftLog>>),
 }
 
 impl AnyLog {
@@ -144,13 +144,13 @@ impl AnyLog {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let log =
             EngineRaftLog::open(&directory.path().join("raft"), &small_log()).expect("an empty directory");
-        AnyLog::Engine(directory, Some(log))
+        AnyLog::Engine(directory, Some(Box::new(log)))
     }
 
     pub(crate) fn get(&self) -> &dyn RaftLog {
         match self {
             AnyLog::Memory(_, log) => &**log,
-            AnyLog::Engine(_, log) => log.as_ref().expect("open except while reopening"),
+            AnyLog::Engine(_, log) => log.as_deref().expect("open except while reopening"),
         }
     }
 
@@ -159,7 +159,7 @@ impl AnyLog {
             AnyLog::Memory(disk, log) => *log = Box::new(disk.open()?.1),
             AnyLog::Engine(directory, log) => {
                 *log = None;
-                *log = Some(EngineRaftLog::open(&directory.path().join("raft"), &small_log())?);
+                *log = Some(Box::new(EngineRaftLog::open(&directory.path().join("raft"), &small_log())?));
             }
         }
         Ok(())
@@ -175,7 +175,20 @@ pub(crate) fn copy_directory(from: &std::path::Path, to: &std::path::Path) {
         if path.is_dir() {
             copy_directory(&path, &target);
         } else {
-            std::fs::copy(&path, &target).expect("a file of the test");
+            let length = path.metadata().expect("readable").len();
+            std::fs::write(&target, data_of(&path)).expect("a file of the test");
+            let file = std::fs::File::options().write(true).open(&target).expect("just written");
+            file.set_len(length).expect("a file of the test");
         }
     }
+}
+
+/// A file's contents up to the first hole: journals are created much larger than what is in them.
+pub(crate) fn data_of(path: &std::path::Path) -> Vec<u8> {
+    let file = std::fs::File::open(path).expect("a file of the test");
+    let length = file.metadata().expect("readable").len();
+    let hole = rustix::fs::seek(&file, rustix::fs::SeekFrom::Hole(0)).unwrap_or(length);
+    let mut bytes = vec![0; hole.min(length) as usize];
+    std::os::unix::fs::FileExt::read_exact_at(&file, &mut bytes, 0).expect("readable");
+    bytes
 }
