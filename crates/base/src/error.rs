@@ -133,6 +133,10 @@ codes! {
     INDEX_OPTIONS_CONFLICT = 85, "IndexOptionsConflict";
     INDEX_KEY_SPECS_CONFLICT = 86, "IndexKeySpecsConflict";
     UNKNOWN_REPL_WRITE_CONCERN = 79, "UnknownReplWriteConcern";
+    UNSATISFIABLE_WRITE_CONCERN = 100, "UnsatisfiableWriteConcern";
+    FAIL_POINT_SET_FAILED = 167, "FailPointSetFailed";
+    UNSUPPORTED_OP_QUERY_COMMAND = 352, "UnsupportedOpQueryCommand";
+    NOT_A_RETRYABLE_WRITE_COMMAND = 50_768, "NotARetryableWriteCommand";
     WRITE_CONFLICT = 112, "WriteConflict";
     COMMAND_NOT_SUPPORTED = 115, "CommandNotSupported";
     INTERRUPTED = 11_601, "Interrupted";

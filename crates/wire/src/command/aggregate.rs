@@ -1,0 +1,98 @@
+//! `aggregate`: a pipeline over a collection, as a cursor.
+
+use base::{Code, Error, Result};
+use bson::Bson;
+use document::{DocRef, RawDoc, Value};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use router::command::{AggregateCommand, ExplainCommand, Verbosity};
+
+use super::Spec;
+use super::find::first_batch;
+use crate::call::Call;
+use crate::fields::{Accepts, Field, Fields, field, ignored, is_truthy, refused, required};
+use crate::reply::Reply;
+
+const FIELDS: &[Field] = &[
+    ignored("allowDiskUse", Accepts::BoolOrNumber, "sorts and groups stay in memory, within their limit"),
+    ignored("bypassDocumentValidation", Accepts::BoolOrNumber, "there are no validators yet"),
+    refused("collation", Accepts::Object),
+    refused("collectionUUID", Accepts::Any),
+    field("cursor", Accepts::Object),
+    refused("encryptionInformation", Accepts::Object),
+    refused("exchange", Accepts::Object),
+    field("explain", Accepts::BoolOrNumber),
+    ignored("fromMongos", Accepts::BoolOrNumber, "meant for other servers"),
+    field("hint", Accepts::StringOrObject),
+    field("let", Accepts::Object),
+    refused("needsMerge", Accepts::BoolOrNumber),
+    required("pipeline", Accepts::Array),
+];
+
+pub(crate) const SPEC: Spec =
+    Spec { fields: FIELDS, api_v1: true, ..Spec::later("aggregate", "A pipeline over a collection.", run) };
+
+fn run<'c>(call: &'c Call<'_>) -> BoxFuture<'c, Result<Reply>> {
+    async move {
+        let explain = call.fields.value("explain").is_some_and(|flag| is_truthy(&flag));
+        if !explain && call.fields.element("cursor").is_none() {
+            return Err(Error::failed_to_parse(
+                "The 'cursor' option is required, except for aggregate with the explain argument",
+            ));
+        }
+        let command = parse(call)?;
+        if explain {
+            let explained = ExplainCommand::Aggregate(command);
+            let answer =
+                call.state.backend.explain(&call.context, explained, Verbosity::QueryPlanner).await?;
+            return Ok(Reply::from_document(&answer).ok());
+        }
+        let outcome = call.state.backend.aggregate(&call.context, command).await?;
+        Ok(first_batch(&outcome))
+    }
+    .boxed()
+}
+
+/// The typed command. A pipeline on a whole database has no source yet.
+pub(crate) fn parse(call: &Call<'_>) -> Result<AggregateCommand> {
+    const CURSOR: &[Field] = &[field("batchSize", Accepts::Integer)];
+    let pipeline = call.values("pipeline");
+    check_stages(&pipeline)?;
+    if call.target.decode().is_some_and(|target| target.is_number()) {
+        return Err(database_level(&pipeline));
+    }
+    let cursor = call.fields.element("cursor").map(|element| RawDoc::new(element.value));
+    let batch_size = match cursor {
+        Some(cursor) => Fields::read("cursor", CURSOR, cursor)?.non_negative("batchSize")?,
+        None => None,
+    };
+    Ok(AggregateCommand {
+        namespace: call.namespace()?,
+        pipeline,
+        batch_size,
+        hint: call.hint(),
+        variables: call.document("let"),
+    })
+}
+
+fn check_stages(pipeline: &[Bson]) -> Result<()> {
+    if pipeline.iter().all(|stage| matches!(stage, Bson::Document(_))) {
+        return Ok(());
+    }
+    Err(Error::type_mismatch("Each element of the 'pipeline' array must be an object"))
+}
+
+fn database_level(pipeline: &[Bson]) -> Error {
+    let first = pipeline.first().map(Value::from).and_then(|stage| stage.as_document());
+    let stage = first.and_then(|stage: DocRef<'_>| stage.iter().next()).map(|(name, _)| name.to_owned());
+    match stage {
+        Some(name) => Error::new(
+            Code::INVALID_NAMESPACE,
+            format!("{{aggregate: 1}} is not valid for '{name}'; a collection is required."),
+        ),
+        None => Error::new(
+            Code::INVALID_NAMESPACE,
+            "{aggregate: 1} is not valid for an empty pipeline; a collection is required.",
+        ),
+    }
+}

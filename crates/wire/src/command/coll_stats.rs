@@ -1,0 +1,68 @@
+//! `collStats`: sizes of a collection.
+
+use base::{Error, Result};
+use bson::{Bson, Document};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use router::command::CollectionStats;
+
+use super::Spec;
+use crate::call::Call;
+use crate::fields::{Accepts, Field, field};
+use crate::reply::Reply;
+
+const FIELDS: &[Field] = &[field("scale", Accepts::Integer)];
+
+pub(crate) const SPEC: Spec = Spec {
+    aliases: &["collstats"],
+    fields: FIELDS,
+    ..Spec::later("collStats", "Sizes of a collection.", run)
+};
+
+fn run<'c>(call: &'c Call<'_>) -> BoxFuture<'c, Result<Reply>> {
+    async move {
+        let namespace = call.namespace()?;
+        let name = namespace.to_string();
+        let scale = scale(call)?;
+        let stats = call.state.backend.collection_stats(&call.context, namespace).await?;
+        Ok(reply(&name, &stats, scale))
+    }
+    .boxed()
+}
+
+/// The unit that sizes are given in, in bytes.
+pub(crate) fn scale(call: &Call<'_>) -> Result<u64> {
+    match call.fields.integer("scale")? {
+        None => Ok(1),
+        Some(scale) => u64::try_from(scale).ok().filter(|scale| *scale > 0).ok_or_else(|| {
+            Error::bad_value(format!("BSON field 'scale' value must be >= 1, actual value '{scale}'"))
+        }),
+    }
+}
+
+fn reply(namespace: &str, stats: &CollectionStats, scale: u64) -> Reply {
+    let index_bytes: u64 = stats.indexes.iter().map(|(_, bytes)| *bytes).sum();
+    let mut reply = Reply::new();
+    reply.str("ns", namespace);
+    reply.bool("sharded", stats.shards > 1);
+    reply.bool("capped", false);
+    reply.count("size", stats.data_bytes / scale);
+    reply.count("count", stats.documents);
+    reply.count("numOrphanDocs", 0);
+    if let Some(average) = stats.data_bytes.checked_div(stats.documents) {
+        reply.count("avgObjSize", average);
+    }
+    reply.count("storageSize", stats.storage_bytes / scale);
+    reply.count("nindexes", stats.indexes.len() as u64);
+    let sizes: Document = stats
+        .indexes
+        .iter()
+        .map(|(name, bytes)| (name.clone(), Bson::Int64(i64::try_from(bytes / scale).unwrap_or(i64::MAX))))
+        .collect();
+    reply.value("indexSizes", &Bson::Document(sizes));
+    reply.count("totalIndexSize", index_bytes / scale);
+    reply.count("totalSize", stats.storage_bytes / scale);
+    reply.count("nchunks", stats.shards as u64);
+    reply.count("scaleFactor", scale);
+    reply.ok()
+}

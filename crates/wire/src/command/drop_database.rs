@@ -1,0 +1,29 @@
+//! `dropDatabase`: removes all collections of a database.
+
+use base::{Error, Result};
+use document::Value;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+
+use super::{Spec, Writes};
+use crate::call::Call;
+use crate::reply::Reply;
+
+pub(crate) const SPEC: Spec = Spec {
+    writes: Writes::Shrinks,
+    api_v1: true,
+    ..Spec::later("dropDatabase", "Removes all collections of a database.", run)
+};
+
+fn run<'c>(call: &'c Call<'_>) -> BoxFuture<'c, Result<Reply>> {
+    async move {
+        if !matches!(call.target.decode(), Some(Value::Int32(1) | Value::Int64(1) | Value::Double(1.0))) {
+            return Err(Error::bad_value("have to pass 1 as db parameter"));
+        }
+        call.state.backend.drop_database(&call.context, call.database).await?;
+        let mut reply = Reply::new();
+        reply.str("dropped", call.database);
+        Ok(reply.ok())
+    }
+    .boxed()
+}
