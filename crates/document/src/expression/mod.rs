@@ -7,15 +7,31 @@
 //! Always holds: evaluation never panics, and its depth and memory are bounded whatever the expression says. The result
 //! depends on the document and the context only.
 
+mod accumulate;
 mod arithmetic;
+mod array;
 mod boolean;
 mod comparison;
 mod conditional;
+mod conversion;
+mod date;
+mod date_arithmetic;
+mod date_format;
+mod date_parts;
+mod exponential;
 pub(crate) mod field;
 mod limit;
+mod object;
 mod operand;
 mod operators;
 mod parse;
+mod regex;
+mod set;
+mod string;
+mod string_search;
+mod timezone;
+mod transform;
+mod trim;
 mod variable;
 
 use std::collections::BTreeSet;
@@ -43,6 +59,8 @@ pub struct Expression {
 pub(crate) enum Node {
     /// A value known at parsing; `None` is `$$REMOVE`.
     Constant(Option<Bson>),
+    /// A regular expression, compiled at parsing.
+    Regex(regex::CompiledRegex),
     /// `$a.b`
     Field(Path),
     /// `$$ROOT`
@@ -89,6 +107,10 @@ impl Expression {
         Expression { node: Node::Constant(Some(value)) }
     }
 
+    pub(crate) fn compiled_regex(regex: regex::CompiledRegex) -> Expression {
+        Expression { node: Node::Regex(regex) }
+    }
+
     /// The value for one document; `None` when it is missing.
     pub fn evaluate(&self, root: DocRef<'_>, cx: &EvalContext) -> Result<Option<Bson>> {
         let value = self.eval(&Scope { root, cx, frame: None })?;
@@ -129,7 +151,9 @@ impl Expression {
     /// False when the whole document is read.
     fn collect_paths(&self, paths: &mut BTreeSet<Path>) -> bool {
         match &self.node {
-            Node::Constant(_) | Node::Now | Node::ClusterTime | Node::Variable { .. } => true,
+            Node::Constant(_) | Node::Regex(_) | Node::Now | Node::ClusterTime | Node::Variable { .. } => {
+                true
+            }
             Node::Root => false,
             Node::Field(path) => {
                 paths.insert(path.clone());
@@ -147,6 +171,7 @@ impl Expression {
     pub(crate) fn eval<'a>(&'a self, scope: &Scope<'a>) -> Result<Option<Operand<'a>>> {
         Ok(match &self.node {
             Node::Constant(value) => value.as_ref().map(|value| Operand::Borrowed(Value::from(value))),
+            Node::Regex(regex) => Some(regex.to_bson().into()),
             Node::Field(path) => field::read(scope.root, path.parts()),
             Node::Root => Some(Operand::Borrowed(Value::Document(scope.root))),
             Node::Now => Some(Operand::Borrowed(Value::DateTime(scope.cx.now.timestamp_millis()))),
@@ -207,6 +232,14 @@ impl<'a> Call<'a> {
     /// Whether a named argument was given.
     pub(crate) fn has(&self, index: usize) -> bool {
         self.arguments.get(index).is_some_and(Option::is_some)
+    }
+
+    /// The argument, when it is a pattern that was compiled at parsing.
+    pub(crate) fn compiled_regex(&self, index: usize) -> Option<&'a regex::CompiledRegex> {
+        match &self.arguments.get(index)?.as_ref()?.node {
+            Node::Regex(regex) => Some(regex),
+            _ => None,
+        }
     }
 
     /// Evaluates one argument. `None` when its value is missing, or when it was not given.

@@ -70,6 +70,19 @@ impl Regex {
         })
     }
 
+    /// Every match with its groups, from the left. An error when that takes too many steps.
+    pub(crate) fn captures<'t>(
+        &self,
+        text: &'t str,
+    ) -> impl Iterator<Item = Result<fancy_regex::Captures<'t, str>>> + use<'_, 't> {
+        self.compiled.captures_iter(text).map(|found| {
+            found.map_err(|error| {
+                let pattern = &self.pattern;
+                Error::bad_value(format!("Regular expression /{pattern}/ could not be evaluated: {error}"))
+            })
+        })
+    }
+
     /// The text that every match starts with, when the pattern is anchored and starts with literal characters:
     /// `/^abc.*d/` gives `abc`. What an index scan may begin and end with.
     pub fn literal_prefix(&self) -> Option<String> {

@@ -133,6 +133,18 @@ impl Decimal {
         if negative { self.negate() } else { self }
     }
 
+    /// NaN below zero.
+    pub(crate) fn sqrt(self) -> Decimal {
+        match self.parts() {
+            None if self.is_negative() => Decimal::NaN,
+            None => self,
+            Some((digits, exponent)) => match BigDecimal::new(digits, -exponent).sqrt() {
+                Some(root) => Decimal::of_big(&root).reduced(exponent.div_euclid(2)),
+                None => Decimal::NaN,
+            },
+        }
+    }
+
     pub(crate) fn add(self, other: Decimal) -> Decimal {
         let (Some((a, a_exponent)), Some((b, b_exponent))) = (self.parts(), other.parts()) else {
             return match (self, other) {
