@@ -3,15 +3,19 @@
 //! Called by the pipeline's parser and its runner. A stage parses into a [`Stage`], which is shared and immutable, and
 //! makes a [`Step`], which holds one run's state.
 
+mod add_fields;
 mod count;
 mod group;
 mod limit;
 mod lookup;
 mod matching;
+mod project;
 mod replace_root;
+mod set;
 mod skip;
 mod sort;
 mod sort_by_count;
+mod unset;
 mod unwind;
 
 use base::{Code, Error, Result};
@@ -25,6 +29,7 @@ use super::row::Row;
 use super::runner::{Emit, Flow};
 use crate::context::{EvalContext, Variables};
 use crate::filter::Filter;
+use crate::projection::Projection;
 use crate::sort::SortSpec;
 use crate::value::Value;
 
@@ -33,6 +38,10 @@ use crate::value::Value;
 pub enum Stage {
     /// `$match`
     Match(Filter),
+    /// `$project` and `$unset`
+    Project(Projection),
+    /// `$addFields` and `$set`
+    AddFields(Projection),
     /// `$group`
     Group(Group),
     /// `$sort`
@@ -80,16 +89,20 @@ pub(crate) trait Step: Send {
 type Parse = fn(&Value<'_>, &Variables, &mut Vec<Stage>) -> Result<()>;
 
 static STAGES: &[(&str, Parse)] = &[
+    ("$addFields", add_fields::parse),
     ("$count", count::parse),
     ("$group", group::parse),
     ("$limit", limit::parse),
     ("$lookup", lookup::parse),
     ("$match", matching::parse),
+    ("$project", project::parse),
     ("$replaceRoot", replace_root::parse_root),
     ("$replaceWith", replace_root::parse_with),
+    ("$set", set::parse),
     ("$skip", skip::parse),
     ("$sort", sort::parse),
     ("$sortByCount", sort_by_count::parse),
+    ("$unset", unset::parse),
     ("$unwind", unwind::parse),
 ];
 
@@ -110,7 +123,11 @@ impl Stage {
     /// Whether what comes out of a row depends on that row alone.
     pub fn is_local(&self) -> bool {
         match self {
-            Stage::Match(_) | Stage::Unwind(_) | Stage::ReplaceRoot(_) => true,
+            Stage::Match(_)
+            | Stage::Project(_)
+            | Stage::AddFields(_)
+            | Stage::Unwind(_)
+            | Stage::ReplaceRoot(_) => true,
             Stage::Group(_)
             | Stage::Sort { .. }
             | Stage::Limit(_)
@@ -124,6 +141,8 @@ impl Stage {
     pub fn name(&self) -> &'static str {
         match self {
             Stage::Match(_) => "$match",
+            Stage::Project(_) => "$project",
+            Stage::AddFields(_) => "$addFields",
             Stage::Group(_) => "$group",
             Stage::Sort { .. } => "$sort",
             Stage::Limit(_) => "$limit",
@@ -139,6 +158,9 @@ impl Stage {
     pub(crate) fn step(&self) -> Box<dyn Step> {
         match self {
             Stage::Match(filter) => Box::new(matching::MatchStep::new(filter.clone())),
+            Stage::Project(projection) | Stage::AddFields(projection) => {
+                Box::new(project::ProjectStep::new(projection.clone()))
+            }
             Stage::Group(group) => Box::new(group::GroupStep::new(group.clone())),
             Stage::Sort { spec, limit } => Box::new(sort::SortStep::new(spec.clone(), *limit)),
             Stage::Limit(count) => Box::new(limit::LimitStep::new(*count)),
