@@ -157,7 +157,8 @@ where
     }
 }
 
-fn at_leaf<'a, F>(value: Value<'a>, leaf: Leaf, index: Option<u32>, f: &mut F) -> ControlFlow<()>
+/// Visits a value that the path ends at.
+pub(crate) fn at_leaf<'a, F>(value: Value<'a>, leaf: Leaf, index: Option<u32>, f: &mut F) -> ControlFlow<()>
 where
     F: FnMut(Option<Value<'a>>, Option<u32>) -> ControlFlow<()> + ?Sized,
 {

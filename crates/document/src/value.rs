@@ -433,13 +433,22 @@ impl<'a> RawDoc<'a> {
 
     /// The first field called `name`. Skips over other fields without decoding them.
     pub fn get(self, name: &str) -> Option<Value<'a>> {
-        let mut fields = self.iter();
-        while let Some(element) = fields.next_element() {
-            if element.name == name.as_bytes() {
-                return element.decode();
+        let mut rest = self.0.get(4..)?;
+        loop {
+            let (&tag, after_tag) = rest.split_first()?;
+            if tag == 0 {
+                return None;
             }
+            let found = after_tag.get(name.len()) == Some(&0) && after_tag.starts_with(name.as_bytes());
+            let name_len = if found { name.len() } else { name_len(after_tag)? };
+            let value = after_tag.get(name_len + 1..)?;
+            let value_len = value_len(tag, value)?;
+            if found {
+                let name = after_tag.get(..name_len)?;
+                return RawElement { tag, name, value: value.get(..value_len)? }.decode();
+            }
+            rest = value.get(value_len..)?;
         }
-        None
     }
 }
 
@@ -467,7 +476,7 @@ impl<'a> RawFields<'a> {
         if tag == 0 {
             return None;
         }
-        let name_len = memchr::memchr(0, rest)?;
+        let name_len = name_len(rest)?;
         let (name, rest) = (rest.get(..name_len)?, rest.get(name_len + 1..)?);
         let value_len = value_len(tag, rest)?;
         let value = rest.get(..value_len)?;
@@ -519,6 +528,12 @@ impl<'a> RawElement<'a> {
             _ => return None,
         })
     }
+}
+
+/// How many bytes the name at the start of `bytes` takes, without its NUL.
+fn name_len(bytes: &[u8]) -> Option<usize> {
+    // Most names are shorter than what a vectorized search pays for.
+    bytes.iter().position(|byte| *byte == 0)
 }
 
 /// How many bytes a value of type `tag` at the start of `bytes` takes.

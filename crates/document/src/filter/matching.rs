@@ -24,18 +24,56 @@ impl Node {
             Node::True => Ok(true),
             Node::False => Ok(false),
             Node::Expr(expression) => expression.is_true(doc, cx),
-            Node::Field { path, predicate } => field_matches(path, predicate, doc, cx, details),
-            Node::And(nodes) => all(nodes, |node| node.matches_with(doc, cx, details)),
+            Node::Field { path, predicate } => field_matches(Values::of(doc, path), predicate, cx, details),
+            Node::And(nodes) => and_matches(nodes, doc, cx, details),
             Node::Or(nodes) => any(nodes, |node| node.matches_with(doc, cx, details)),
             Node::Nor(nodes) => Ok(!any(nodes, |node| node.matches(doc, cx))?),
         }
     }
 }
 
-fn field_matches(
-    path: &Path,
-    predicate: &Predicate,
+/// Where a predicate finds its values.
+#[derive(Clone, Copy)]
+enum Values<'a, 'p> {
+    /// At the end of a walk.
+    Path(DocRef<'a>, &'p Path),
+    /// In a field of the document itself.
+    Field(Option<Value<'a>>),
+}
+
+impl<'a, 'p> Values<'a, 'p> {
+    fn of(doc: DocRef<'a>, path: &'p Path) -> Values<'a, 'p> {
+        match path.parts() {
+            [part] => Values::Field(doc.get(&part.name)),
+            _ => Values::Path(doc, path),
+        }
+    }
+}
+
+/// Looks a field up once for all its conditions in a row: `{a: {$gt: 1, $lt: 5}}` is two nodes.
+fn and_matches(
+    nodes: &[Node],
     doc: DocRef<'_>,
+    cx: &EvalContext,
+    details: &mut MatchDetails,
+) -> Result<bool> {
+    let mut last: Option<(&Path, Values<'_, '_>)> = None;
+    all(nodes, |node| {
+        let Node::Field { path, predicate } = node else {
+            return node.matches_with(doc, cx, details);
+        };
+        let values = match last {
+            Some((last_path, values)) if last_path == path => values,
+            _ => Values::of(doc, path),
+        };
+        last = Some((path, values));
+        field_matches(values, predicate, cx, details)
+    })
+}
+
+fn field_matches(
+    values: Values<'_, '_>,
+    predicate: &Predicate,
     cx: &EvalContext,
     details: &mut MatchDetails,
 ) -> Result<bool> {
@@ -43,44 +81,43 @@ fn field_matches(
     match predicate {
         Predicate::Ne(operand) => {
             let operand = Value::from(operand);
-            let found = some_value(path, doc, Leaf::Traverse, &mut ignored, |value, _| {
+            let found = some_value(values, Leaf::Traverse, &mut ignored, |value, _| {
                 Ok(Comparison::Eq.holds(value, &operand))
             })?;
             Ok(!found)
         }
         Predicate::Not(inner) => {
-            Ok(!all(inner, |predicate| field_matches(path, predicate, doc, cx, &mut ignored))?)
+            Ok(!all(inner, |predicate| field_matches(values, predicate, cx, &mut ignored))?)
         }
         Predicate::Exists(wanted) => {
-            let found = some_value(path, doc, Leaf::Whole, &mut ignored, |value, _| Ok(value.is_some()))?;
+            let found = some_value(values, Leaf::Whole, &mut ignored, |value, _| Ok(value.is_some()))?;
             Ok(found == *wanted)
         }
         Predicate::All(inner) => {
-            let all = all(inner, |predicate| field_matches(path, predicate, doc, cx, details))?;
+            let all = all(inner, |predicate| field_matches(values, predicate, cx, details))?;
             Ok(all && !inner.is_empty())
         }
         Predicate::Size(_) | Predicate::ElemMatchDocument(_) | Predicate::ElemMatchValue(_) => {
-            some_value(path, doc, Leaf::Whole, details, |value, index| {
+            some_value(values, Leaf::Whole, details, |value, index| {
                 let Some(Value::Array(elements)) = value else { return Ok(false) };
                 let Some(inner_index) = array::matches(predicate, *elements, cx)? else { return Ok(false) };
                 *index = index.or(inner_index);
                 Ok(true)
             })
         }
-        _ => some_value(path, doc, Leaf::Traverse, details, |value, _| value_matches(predicate, value, cx)),
+        _ => some_value(values, Leaf::Traverse, details, |value, _| value_matches(predicate, value, cx)),
     }
 }
 
-/// Whether one of the values at the path passes the test, which may refine the array index of its value.
+/// Whether one of the values passes the test, which may refine the array index of its value.
 fn some_value(
-    path: &Path,
-    doc: DocRef<'_>,
+    values: Values<'_, '_>,
     leaf: Leaf,
     details: &mut MatchDetails,
     mut test: impl FnMut(Option<&Value<'_>>, &mut Option<u32>) -> Result<bool>,
 ) -> Result<bool> {
     let mut outcome = Ok(false);
-    let _ = path::walk(doc, path.parts(), leaf, None, &mut |value, mut index| {
+    let mut visit = |value: Option<Value<'_>>, mut index: Option<u32>| {
         match test(value.as_ref(), &mut index) {
             Ok(false) => return ControlFlow::Continue(()),
             Ok(true) => {
@@ -91,7 +128,12 @@ fn some_value(
             Err(error) => outcome = Err(error),
         }
         ControlFlow::Break(())
-    });
+    };
+    let _ = match values {
+        Values::Path(doc, path) => path::walk(doc, path.parts(), leaf, None, &mut visit),
+        Values::Field(None) => visit(None, None),
+        Values::Field(Some(value)) => path::at_leaf(value, leaf, None, &mut visit),
+    };
     outcome
 }
 
@@ -132,7 +174,7 @@ pub(super) fn value_matches_all(
     all(predicates, |predicate| value_matches(predicate, value, cx))
 }
 
-fn all<T>(items: &[T], mut test: impl FnMut(&T) -> Result<bool>) -> Result<bool> {
+fn all<'a, T>(items: &'a [T], mut test: impl FnMut(&'a T) -> Result<bool>) -> Result<bool> {
     for item in items {
         if !test(item)? {
             return Ok(false);
