@@ -41,7 +41,7 @@ pub fn keys(spec: &IndexSpec, document: DocRef<'_>) -> Result<IndexKeys> {
 }
 
 /// The field values behind the key `fields`, as the `keyValue` of a duplicate key shows them: null for an absent one.
-pub(crate) fn values_of_key(spec: &IndexSpec, document: DocRef<'_>, fields: &[u8]) -> Option<Vec<Bson>> {
+pub fn values_of_key(spec: &IndexSpec, document: DocRef<'_>, fields: &[u8]) -> Option<Vec<Bson>> {
     let mut found = None;
     walk(spec, document, &mut |values, _| {
         let mut encoded = Vec::new();

@@ -6,6 +6,7 @@
 pub mod encoding;
 pub mod evaluate;
 pub mod execute;
+pub mod explain;
 pub mod failure;
 pub mod index;
 pub mod plan;

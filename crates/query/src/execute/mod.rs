@@ -79,6 +79,8 @@ pub struct Counters {
     pub keys_examined: u64,
     /// Documents looked at.
     pub docs_examined: u64,
+    /// Documents that the filter accepted.
+    pub matched: u64,
     /// Documents given.
     pub returned: u64,
 }
@@ -281,6 +283,7 @@ impl FindExecutor {
             };
             let Found { key, document } = found;
             if self.request.filter.matches(document.as_doc(), &self.request.context)? {
+                self.counters.matched += 1;
                 return Ok(Step::Document(Located { key, document }));
             }
         }

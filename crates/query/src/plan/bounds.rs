@@ -214,9 +214,6 @@ fn in_key_order(bounds: &Bounds, direction: KeyDirection) -> Vec<&Interval> {
 /// one is indexed as undefined. An absent field is indexed as null.
 fn equal(value: &Bson) -> Option<Bounds> {
     match value {
-        Bson::Null | Bson::Undefined => {
-            Some(Bounds(vec![Interval::point(Bson::Undefined), Interval::point(Bson::Null)]))
-        }
         Bson::Array(array) => {
             let first = array.first().cloned().unwrap_or(Bson::Undefined);
             let both = vec![Interval::point(first), Interval::point(value.clone())];
