@@ -32,7 +32,8 @@ pub struct Explained<'a> {
 /// The `queryPlanner` section.
 pub fn query_planner(plan: &Plan, explained: &Explained<'_>) -> Document {
     let rejected = plan.rejected.iter().map(|access| {
-        let plan = Plan { access: access.clone(), sort_needed: needs_sort(access, explained), rejected: Vec::new() };
+        let plan =
+            Plan { access: access.clone(), sort_needed: needs_sort(access, explained), rejected: Vec::new() };
         Bson::Document(stages(&plan, explained, None))
     });
     doc! {
@@ -229,7 +230,8 @@ fn needs_sort(access: &Access, explained: &Explained<'_>) -> bool {
 /// Whether a projection only names top-level fields to keep or to leave out.
 fn is_simple(projection: &Document) -> bool {
     projection.iter().all(|(name, value)| {
-        !name.contains('.') && matches!(value, Bson::Int32(_) | Bson::Int64(_) | Bson::Double(_) | Bson::Boolean(_))
+        !name.contains('.')
+            && matches!(value, Bson::Int32(_) | Bson::Int64(_) | Bson::Double(_) | Bson::Boolean(_))
     })
 }
 

@@ -7,7 +7,9 @@ use base::{IndexId, SessionId};
 use bson::{Bson, Document};
 use document::filter::Filter;
 use document::{DocBuf, DocRef, Value, Variables};
-use query::evaluate::{Evaluation, Outcome, ReturnDocument, ShardCommand, ShardReply, StatementResult, WriteOp};
+use query::evaluate::{
+    Evaluation, Outcome, ReturnDocument, ShardCommand, ShardReply, StatementResult, WriteOp,
+};
 use query::{encoding, index};
 use storage::{KvOp, View};
 
@@ -168,9 +170,9 @@ fn find(shard: &Shard, filter: &str, rest: &[&str]) -> Result<String, Box<dyn Er
     let options = options(rest)?;
     let plan = shard.plan(&filter, &options)?;
     let (documents, counters) = shard.execute(plan, filter, &options);
-    let ids = documents.iter().map(|document| {
-        document.as_doc().get("_id").map_or_else(String::new, |id| show(&id.to_bson()))
-    });
+    let ids = documents
+        .iter()
+        .map(|document| document.as_doc().get("_id").map_or_else(String::new, |id| show(&id.to_bson())));
     let ids: Vec<String> = ids.collect();
     let (keys, docs) = (counters.keys_examined, counters.docs_examined);
     Ok(format!("{} ({keys} keys, {docs} documents)", ids.join(" ")))
@@ -197,7 +199,8 @@ fn explain(shard: &Shard, filter: &str, rest: &[&str]) -> Result<String, Box<dyn
 
 fn validate(shard: &Shard) -> String {
     let report = shard.validate();
-    let keys: Vec<String> = report.keys_per_index.iter().map(|(name, keys)| format!("{name}: {keys}")).collect();
+    let keys: Vec<String> =
+        report.keys_per_index.iter().map(|(name, keys)| format!("{name}: {keys}")).collect();
     let mut output = vec![format!("{} documents, {}", report.documents, keys.join(", "))];
     output.extend(report.errors);
     output.join("\n")
@@ -207,7 +210,11 @@ fn show_keys(spec: &catalog::IndexSpec, document: DocRef<'_>, keys: &index::Inde
     let texts = keys.keys.iter().map(|fields| show_fields(spec, document, fields));
     let texts: Vec<String> = texts.collect();
     let arrays: Vec<String> = keys.arrays.iter().map(|(field, at)| format!("{field}.{at}")).collect();
-    if arrays.is_empty() { texts.join(" ") } else { format!("{} arrays at {}", texts.join(" "), arrays.join(" ")) }
+    if arrays.is_empty() {
+        texts.join(" ")
+    } else {
+        format!("{} arrays at {}", texts.join(" "), arrays.join(" "))
+    }
 }
 
 fn show_fields(spec: &catalog::IndexSpec, document: DocRef<'_>, fields: &[u8]) -> String {
@@ -235,7 +242,9 @@ fn show_op(shard: &Shard, before: &dyn View, op: &KvOp) -> String {
             let old = before.get(key).expect("readable").expect("a deleted document was there");
             format!("document {}", show_id(&encoding::decode_document(key, &old).expect("intact").document))
         }
-        (Some(&encoding::TAG_INDEX), _) => format!("entry {}", show_entry(shard, before, key, op.value().is_some())),
+        (Some(&encoding::TAG_INDEX), _) => {
+            format!("entry {}", show_entry(shard, before, key, op.value().is_some()))
+        }
         (Some(&encoding::TAG_RETRY), _) => "retry record".to_owned(),
         (_, Some(value)) if key == encoding::COUNT_KEY => {
             let count = encoding::Count::decode(Some(value)).expect("intact");
@@ -283,7 +292,8 @@ fn show_result(result: &StatementResult) -> String {
 }
 
 fn show_returned(document: Option<&DocBuf>) -> String {
-    document.map_or_else(String::new, |document| format!(" returned {}", show_document(&document.to_document())))
+    document
+        .map_or_else(String::new, |document| format!(" returned {}", show_document(&document.to_document())))
 }
 
 fn show_id(document: &DocBuf) -> String {

@@ -12,8 +12,8 @@ use document::update::Update;
 use document::{DocBuf, DocRef, Value, Variables};
 use query::encoding;
 use query::evaluate::{
-    Candidates, ConfigChange, Evaluation, ReturnDocument, ShardCommand, ShardReply, Statement, StatementResult,
-    WriteContext, WriteOp, WriteRequest, evaluate,
+    Candidates, ConfigChange, Evaluation, ReturnDocument, ShardCommand, ShardReply, Statement,
+    StatementResult, WriteContext, WriteOp, WriteRequest, evaluate,
 };
 use query::execute::{Counters, FindExecutor, FindRequest, Progress, Slice, ValidationReport, validate};
 use query::plan::{Access, Hint, Plan, PlanRequest, plan};
@@ -140,7 +140,12 @@ impl Shard {
     }
 
     /// Runs a plan in small slices, giving the view back between them.
-    pub(crate) fn execute(&self, plan: Plan, filter: Arc<Filter>, options: &Options) -> (Vec<DocBuf>, Counters) {
+    pub(crate) fn execute(
+        &self,
+        plan: Plan,
+        filter: Arc<Filter>,
+        options: &Options,
+    ) -> (Vec<DocBuf>, Counters) {
         let sort = options.sort.as_ref().map(|sort| SortSpec::parse(DocRef::Tree(sort)).expect("valid"));
         let request = FindRequest {
             filter,
@@ -182,7 +187,9 @@ impl Shard {
         let documents = self.view().scan(encoding::document_range(), Direction::Forward);
         let stored = documents.map(|pair| pair.expect("readable"));
         stored
-            .map(|(key, value)| encoding::decode_document(&key, &value).expect("intact").document.to_document())
+            .map(|(key, value)| {
+                encoding::decode_document(&key, &value).expect("intact").document.to_document()
+            })
             .collect()
     }
 

@@ -1,4 +1,4 @@
-//! Reads on one shard's view: streams the documents of a plan through filter, sort, skip, limit and projection.
+//! Reads on one shard's view: streams the documents of a plan through filter, sort, skip and limit.
 //!
 //! Called by the router for `find`, `aggregate`, `count`, `distinct` and the candidates of writes. Works in slices, so that
 //! one call never runs for long, and can give its view back between calls and go on with a newer one. Always holds: a
@@ -90,7 +90,7 @@ pub struct Counters {
 pub struct Located {
     /// The document's key in the shard's keyspace.
     pub key: bytes::Bytes,
-    /// The document, before any projection.
+    /// The document.
     pub document: DocBuf,
 }
 
@@ -140,7 +140,7 @@ impl FindExecutor {
         }
     }
 
-    /// Adds the next documents to `out`, as the projection makes them.
+    /// Adds the next documents to `out`.
     pub fn next_batch(&mut self, slice: &Slice, out: &mut Vec<DocBuf>) -> Result<Progress, Failure> {
         let (mut given, mut bytes) = (0, 0);
         let stop_at = self.examined().saturating_add(slice.examined_max);
@@ -165,7 +165,7 @@ impl FindExecutor {
         }
     }
 
-    /// Adds the next documents to `out` with their keys and without projection: the candidates of a write.
+    /// Adds the next documents to `out` with their keys: the candidates of a write.
     pub fn next_located_batch(&mut self, slice: &Slice, out: &mut Vec<Located>) -> Result<Progress, Failure> {
         let stop_at = self.examined().saturating_add(slice.examined_max);
         let mut given = 0;
