@@ -4,7 +4,7 @@
 
 use std::error::Error;
 
-use bson::Bson;
+use bson::{Bson, doc};
 use document::filter::Filter;
 use document::path::Path;
 use document::update::Update;
@@ -74,5 +74,22 @@ impl Case {
         let update = parse(update)?;
         let filters: Vec<DocRef<'_>> = self.array_filters.iter().map(DocBuf::as_doc).collect();
         Ok(Update::parse(Value::from(&update), &filters, &Variables::default())?)
+    }
+}
+
+#[test]
+fn a_small_update_of_every_element_is_refused_before_it_takes_much_memory() {
+    let elements: Vec<Bson> = (0..100_000).map(Bson::Int32).collect();
+    let old = DocBuf::encode(&doc! { "_id": 1, "a": elements }).expect("encodes");
+    let value = "x".repeat(1_000_000);
+    let updates = [
+        doc! { "$set": { "a.$[]": &value } },
+        doc! { "$max": { "a.$[]": &value } },
+        doc! { "$set": { "b.c": &value, "a.$[]": [&value] } },
+    ];
+    for update in updates {
+        let update = Update::parse(Value::Document(DocRef::Tree(&update)), &[], &Variables::default());
+        let outcome = update.expect("parses").apply(old.as_doc(), None, &context());
+        assert_eq!(outcome.expect_err("too large").code.0, 17419);
     }
 }

@@ -1,17 +1,22 @@
 //! Applies a projection's tree to a document: first what comes from the document, in its order, then what is computed.
 
-use base::Result;
+use base::limits::DOCUMENT_BYTES_MAX;
+use base::{Code, Error, Result};
 use bson::{Bson, Document};
 
 use super::{Fields, Mode, Node};
 use crate::context::EvalContext;
+use crate::expression::memory_bytes;
 use crate::value::{ArrayRef, DocBuf, DocRef, RawDoc, Value};
+
+/// Most memory of the values computed for the elements of arrays, in bytes. Trees take several times their encoding.
+const COMPUTED_BYTES_MAX: usize = 8 * DOCUMENT_BYTES_MAX;
 
 /// The projected document.
 pub(super) fn transform(fields: &Fields, mode: Mode, doc: DocRef<'_>, cx: &EvalContext) -> Result<Document> {
     let mut out = project(fields, mode, doc);
     if fields.computes {
-        compute(fields, &mut out, doc, cx)?;
+        Computation { root: doc, cx, in_array: false, bytes: 0 }.fields(fields, &mut out)?;
     }
     Ok(out)
 }
@@ -77,41 +82,77 @@ fn project_array(fields: &Fields, mode: Mode, array: ArrayRef<'_>) -> Bson {
     Bson::Array(array.iter().filter_map(|element| project_value(fields, mode, &element)).collect())
 }
 
-/// Adds the computed fields, in the order of the specification. Expressions see `root`, the whole original document.
-fn compute(fields: &Fields, out: &mut Document, root: DocRef<'_>, cx: &EvalContext) -> Result<()> {
-    for (name, node) in &fields.entries {
-        match node {
-            Node::Computed(expression) => match expression.evaluate(root, cx)? {
-                Some(value) => drop(out.insert(name.clone(), value)),
-                None => drop(out.remove(name)),
-            },
-            Node::ElementMatch(element_match) => {
-                if let Some(value) = element_match.find(root, cx)? {
-                    out.insert(name.clone(), value);
-                }
-            }
-            Node::Fields(inner) if inner.computes => {
-                let value = out.entry(name.clone()).or_insert_with(|| Bson::Document(Document::new()));
-                compute_in_value(inner, value, root, cx)?;
-            }
-            _ => {}
-        }
-    }
-    Ok(())
+/// The second pass: adds the computed fields.
+struct Computation<'a> {
+    /// What expressions see: the whole original document.
+    root: DocRef<'a>,
+    cx: &'a EvalContext,
+    /// Whether the fields at work are computed for each element of an array.
+    in_array: bool,
+    /// Bytes of memory of what was computed for elements of arrays.
+    bytes: usize,
 }
 
-/// A scalar gives way to a document with the computed fields.
-fn compute_in_value(fields: &Fields, value: &mut Bson, root: DocRef<'_>, cx: &EvalContext) -> Result<()> {
-    match value {
-        Bson::Document(document) => compute(fields, document, root, cx),
-        Bson::Array(elements) => {
-            elements.iter_mut().try_for_each(|element| compute_in_value(fields, element, root, cx))
+impl Computation<'_> {
+    /// In the order of the specification.
+    fn fields(&mut self, fields: &Fields, out: &mut Document) -> Result<()> {
+        for (name, node) in &fields.entries {
+            match node {
+                Node::Computed(expression) => match expression.evaluate(self.root, self.cx)? {
+                    Some(value) => {
+                        self.charge(&value)?;
+                        out.insert(name.clone(), value);
+                    }
+                    None => drop(out.remove(name)),
+                },
+                Node::ElementMatch(element_match) => {
+                    if let Some(value) = element_match.find(self.root, self.cx)? {
+                        out.insert(name.clone(), value);
+                    }
+                }
+                Node::Fields(inner) if inner.computes => {
+                    let value = out.entry(name.clone()).or_insert_with(|| Bson::Document(Document::new()));
+                    self.value(inner, value)?;
+                }
+                _ => {}
+            }
         }
-        scalar => {
-            let mut document = Document::new();
-            compute(fields, &mut document, root, cx)?;
-            *scalar = Bson::Document(document);
-            Ok(())
+        Ok(())
+    }
+
+    /// A scalar gives way to a document with the computed fields.
+    fn value(&mut self, fields: &Fields, value: &mut Bson) -> Result<()> {
+        match value {
+            Bson::Document(document) => self.fields(fields, document),
+            Bson::Array(elements) => {
+                let outer = std::mem::replace(&mut self.in_array, true);
+                elements.iter_mut().try_for_each(|element| self.value(fields, element))?;
+                self.in_array = outer;
+                Ok(())
+            }
+            scalar => {
+                let mut document = Document::new();
+                self.fields(fields, &mut document)?;
+                *scalar = Bson::Document(document);
+                Ok(())
+            }
         }
+    }
+
+    /// One expression in a large array makes many values: refused before they take too much memory.
+    fn charge(&mut self, value: &Bson) -> Result<()> {
+        if !self.in_array {
+            return Ok(());
+        }
+        self.bytes = self.bytes.saturating_add(memory_bytes(value));
+        if self.bytes > COMPUTED_BYTES_MAX {
+            return Err(Error::new(
+                Code::BSON_OBJECT_TOO_LARGE,
+                format!(
+                    "the fields computed for the elements of an array take more than {COMPUTED_BYTES_MAX} bytes"
+                ),
+            ));
+        }
+        Ok(())
     }
 }

@@ -136,9 +136,6 @@ impl<'a> Parser<'a> {
                 Some(parent) => parent.child(name),
                 None => below,
             };
-            if path.parts().len() >= NESTING_MAX {
-                return Err(Error::new(Code::OVERFLOW, "Maximum depth of a projection is exceeded"));
-            }
             if positional {
                 self.positional(path, &value)?;
             } else {
@@ -268,6 +265,12 @@ impl<'a> Parser<'a> {
 
     /// Puts a node at the path, unless that collides with another.
     fn add(&mut self, path: &Path, node: Node) -> Result<()> {
+        if path.parts().len() >= NESTING_MAX {
+            return Err(Error::new(
+                Code::OVERFLOW,
+                format!("A projected field may have at most {NESTING_MAX} parts"),
+            ));
+        }
         let computes = matches!(node, Node::Computed(_) | Node::ElementMatch(_));
         let mut fields = &mut self.root;
         let (last, parents) = path.parts().split_last().expect("a path has a part");

@@ -60,6 +60,19 @@ pub(super) fn depth(value: &Bson) -> usize {
     }
 }
 
+/// About how many bytes a value takes when it is encoded.
+pub(super) fn encoded_bytes(value: &Bson) -> usize {
+    match value {
+        Bson::String(text) | Bson::Symbol(text) | Bson::JavaScriptCode(text) => text.len() + 5,
+        Bson::Binary(binary) => binary.bytes.len() + 5,
+        Bson::Document(document) => {
+            document.iter().map(|(name, value)| name.len() + 2 + encoded_bytes(value)).sum()
+        }
+        Bson::Array(elements) => elements.iter().map(|element| 3 + encoded_bytes(element)).sum(),
+        _ => 8,
+    }
+}
+
 /// Refuses a field whose value has this many levels, in a document of one more.
 pub(super) fn check_depth(levels: usize) -> Result<()> {
     if levels >= NESTING_MAX { Err(too_deep()) } else { Ok(()) }

@@ -49,6 +49,15 @@ pub(super) enum Operator {
     Pop(End),
 }
 
+/// An operator in the tree.
+#[derive(Debug)]
+pub(super) struct Leaf {
+    /// What it does.
+    pub(super) operator: Operator,
+    /// Bytes of its argument: what it may add to a document wherever it is applied.
+    pub(super) argument_bytes: usize,
+}
+
 /// Where an operator is at work, and with what.
 pub(super) struct Site<'a> {
     /// The command's time and variables.

@@ -13,7 +13,7 @@ use super::array_filters::ArrayFilters;
 use super::assign::{Assign, CurrentDate};
 use super::bit::Bits;
 use super::min_max::MinMax;
-use super::operator::{Operator, kind_name};
+use super::operator::{Leaf, Operator, kind_name};
 use super::pop::End;
 use super::pull::Pull;
 use super::push::Push;
@@ -109,7 +109,8 @@ impl Modifiers {
             }
         }
         let parsed = parse_operator(operator, path, argument, variables)?;
-        self.insert(path, steps, parsed)
+        let argument_bytes = super::finish::encoded_bytes(argument);
+        self.insert(path, steps, Leaf { operator: parsed, argument_bytes })
     }
 
     fn add_rename(&mut self, from: &str, to: &Bson) -> Result<()> {
@@ -117,12 +118,12 @@ impl Modifiers {
         let index = self.renames.len();
         let to = rename.to.join(".");
         self.renames.push(rename);
-        self.insert(from, parse_steps(from)?, Operator::RenameFrom)?;
-        self.insert(&to, parse_steps(&to)?, Operator::RenameTo(index))
+        self.insert(from, parse_steps(from)?, Leaf { operator: Operator::RenameFrom, argument_bytes: 0 })?;
+        self.insert(&to, parse_steps(&to)?, Leaf { operator: Operator::RenameTo(index), argument_bytes: 0 })
     }
 
-    fn insert(&mut self, path: &str, steps: Vec<Step>, operator: Operator) -> Result<()> {
-        self.fields.insert(path, &steps, operator)?;
+    fn insert(&mut self, path: &str, steps: Vec<Step>, leaf: Leaf) -> Result<()> {
+        self.fields.insert(path, &steps, leaf)?;
         self.positional |= steps.contains(&Step::Positional);
         self.paths.push(steps);
         Ok(())

@@ -21,7 +21,7 @@ pub(super) fn suits(fields: &Fields) -> bool {
     fields.positional.is_none()
         && fields.named.len() <= FIELDS_MAX
         && fields.named.iter().all(|(name, node)| match node {
-            Node::Leaf(operator) => name.0 != "_id" && is_simple(operator),
+            Node::Leaf(leaf) => name.0 != "_id" && is_simple(&leaf.operator),
             _ => false,
         })
 }
@@ -33,7 +33,8 @@ pub(super) fn apply(fields: &Fields, old: RawDoc<'_>, cx: &EvalContext) -> Resul
     let targets = locate(fields, old);
     let mut appended = Vec::new();
     for (target, (name, node)) in targets.iter().zip(&fields.named) {
-        let Node::Leaf(operator) = node else { continue };
+        let Node::Leaf(leaf) = node else { continue };
+        let operator = &leaf.operator;
         match target {
             Some(target) => splices.modify(operator, &name.0, target, old, &mut site)?,
             None => append(operator, &name.0, &site, &mut appended)?,

@@ -9,10 +9,11 @@
 use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use base::{Code, Error, Result};
 
-use super::operator::Operator;
+use super::operator::Leaf;
 
 /// One step of an update path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,7 +60,7 @@ impl PartialOrd for Name {
 #[derive(Clone, Debug)]
 pub(super) enum Node {
     /// An operator writes this value.
-    Leaf(std::sync::Arc<Operator>),
+    Leaf(Arc<Leaf>),
     /// Operators write fields or numbered elements below.
     Fields(Fields),
     /// Operators write the elements of this array that a `$[..]` chooses, by identifier.
@@ -77,9 +78,9 @@ pub(super) struct Fields {
 
 impl Fields {
     /// Adds an operator at `steps`. `path` is the same as written, for messages.
-    pub(super) fn insert(&mut self, path: &str, steps: &[Step], operator: Operator) -> Result<()> {
+    pub(super) fn insert(&mut self, path: &str, steps: &[Step], leaf: Leaf) -> Result<()> {
         let mut root = Node::Fields(std::mem::take(self));
-        let outcome = insert(&mut root, path, steps, 0, operator);
+        let outcome = insert(&mut root, path, steps, 0, leaf);
         if let Node::Fields(fields) = root {
             *self = fields;
         }
@@ -107,7 +108,7 @@ impl Fields {
 }
 
 /// The node `depth` steps down `path`; adds what lies below.
-fn insert(node: &mut Node, path: &str, steps: &[Step], depth: usize, operator: Operator) -> Result<()> {
+fn insert(node: &mut Node, path: &str, steps: &[Step], depth: usize, leaf: Leaf) -> Result<()> {
     let Some((step, rest)) = steps.get(depth..).and_then(<[Step]>::split_first) else {
         return Err(conflict(path, steps, depth));
     };
@@ -115,7 +116,7 @@ fn insert(node: &mut Node, path: &str, steps: &[Step], depth: usize, operator: O
         (Node::Fields(fields), Step::Field(name)) => match fields.named.get_mut(name) {
             Some(child) => Some(child),
             None => {
-                let child = new_branch(rest, operator);
+                let child = new_branch(rest, leaf);
                 fields.named.insert(name.clone(), child);
                 return Ok(());
             }
@@ -123,14 +124,14 @@ fn insert(node: &mut Node, path: &str, steps: &[Step], depth: usize, operator: O
         (Node::Fields(fields), Step::Positional) => match &mut fields.positional {
             Some(child) => Some(&mut **child),
             empty => {
-                *empty = Some(Box::new(new_branch(rest, operator)));
+                *empty = Some(Box::new(new_branch(rest, leaf)));
                 return Ok(());
             }
         },
         (Node::Elements(children), Step::Elements(identifier)) => match children.get_mut(identifier) {
             Some(child) => Some(child),
             None => {
-                let child = new_branch(rest, operator);
+                let child = new_branch(rest, leaf);
                 children.insert(identifier.clone(), child);
                 return Ok(());
             }
@@ -140,12 +141,12 @@ fn insert(node: &mut Node, path: &str, steps: &[Step], depth: usize, operator: O
     match slot {
         None => Err(conflict(path, steps, depth)),
         Some(_) if rest.is_empty() => Err(conflict(path, steps, depth + 1)),
-        Some(child) => insert(child, path, steps, depth + 1, operator),
+        Some(child) => insert(child, path, steps, depth + 1, leaf),
     }
 }
 
-fn new_branch(steps: &[Step], operator: Operator) -> Node {
-    let leaf = Node::Leaf(std::sync::Arc::new(operator));
+fn new_branch(steps: &[Step], leaf: Leaf) -> Node {
+    let leaf = Node::Leaf(Arc::new(leaf));
     steps.iter().rev().fold(leaf, |below, step| match step {
         Step::Field(name) => {
             Node::Fields(Fields { named: BTreeMap::from([(name.clone(), below)]), positional: None })

@@ -72,6 +72,9 @@ fn add(path: &Path, value: &Bson, scope: Scope, equalities: &mut BTreeMap<String
             format!("field at '_id' must be exactly specified, field at sub-path '{dotted}' found"),
         ));
     }
+    if path.parts().len() > base::limits::NESTING_MAX {
+        return Err(super::finish::too_deep());
+    }
     if path.has_empty_part() {
         return Err(Error::new(
             Code::EMPTY_FIELD_NAME,

@@ -29,7 +29,14 @@ pub(super) fn apply(
         modifiers.renames.iter().map(|rename| rename.source(document)).collect::<Result<_>>()?;
     let site = Site { cx, inserting, renamed, id: document.get("_id").cloned(), path: Vec::new() };
     let index = array_index.map(|index| index.to_string());
-    let mut walk = Walk { site, index, array_filters: &modifiers.array_filters, changed: false };
+    let mut walk = Walk {
+        site,
+        index,
+        array_filters: &modifiers.array_filters,
+        changed: false,
+        added_bytes: 0,
+        padding: 0,
+    };
     walk.document(&modifiers.fields, document)?;
     for (rename, value) in modifiers.renames.iter().zip(&walk.site.renamed) {
         if value.is_some() {
@@ -46,6 +53,9 @@ struct Walk<'a> {
     index: Option<String>,
     array_filters: &'a ArrayFilters,
     changed: bool,
+    /// Bytes and array elements that operators have added: one small update may reach every element of an array.
+    added_bytes: usize,
+    padding: usize,
 }
 
 impl Walk<'_> {
@@ -91,8 +101,11 @@ impl Walk<'_> {
     /// Applies a node to an existing value. The caller drops the field on `Removed`.
     fn node(&mut self, node: &Node, value: &mut Bson) -> Result<Change> {
         match node {
-            Node::Leaf(operator) => {
-                let change = operator.modify(value, &self.site)?;
+            Node::Leaf(leaf) => {
+                let change = leaf.operator.modify(value, &self.site)?;
+                if change == Change::Written {
+                    self.charge(leaf.argument_bytes)?;
+                }
                 self.changed |= change != Change::Same;
                 return Ok(change);
             }
@@ -123,7 +136,8 @@ impl Walk<'_> {
             }
             None => {
                 if let Some(new) = self.build(node)? {
-                    if index - elements.len() > PADDING_MAX {
+                    self.padding += index - elements.len();
+                    if self.padding > PADDING_MAX {
                         return Err(Error::new(
                             Code::CANNOT_BACKFILL_ARRAY,
                             format!("can't backfill more than {PADDING_MAX} elements"),
@@ -157,7 +171,7 @@ impl Walk<'_> {
 
     fn collect_demands(&self, node: &Node, demands: &mut Vec<Blocked>) {
         match node {
-            Node::Leaf(operator) => demands.push(operator.blocked(&self.site)),
+            Node::Leaf(leaf) => demands.push(leaf.operator.blocked(&self.site)),
             Node::Fields(fields) => {
                 fields.named.values().for_each(|child| self.collect_demands(child, demands));
                 fields.positional.iter().for_each(|child| self.collect_demands(child, demands));
@@ -204,10 +218,22 @@ impl Walk<'_> {
         Ok(())
     }
 
+    /// Refuses an update that makes the document too large before it takes the memory.
+    fn charge(&mut self, bytes: usize) -> Result<()> {
+        self.added_bytes = self.added_bytes.saturating_add(bytes);
+        super::finish::check_size(self.added_bytes)
+    }
+
     /// The value of an absent field. `None` leaves it absent.
     fn build(&mut self, node: &Node) -> Result<Option<Bson>> {
         match node {
-            Node::Leaf(operator) => operator.create(&self.site),
+            Node::Leaf(leaf) => {
+                let value = leaf.operator.create(&self.site)?;
+                if value.is_some() {
+                    self.charge(leaf.argument_bytes)?;
+                }
+                Ok(value)
+            }
             Node::Elements(_) => Err(Error::bad_value(format!(
                 "The path '{}' must exist in the document in order to apply array updates.",
                 self.site.dotted()
