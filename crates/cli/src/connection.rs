@@ -134,7 +134,8 @@ pub fn plain(error: &mongodb::error::Error) -> String {
     }
 }
 
-fn full_uri(uri: &str) -> String {
+/// A connection string from what the user gave: HOST:PORT is enough.
+pub(crate) fn full_uri(uri: &str) -> String {
     if uri.contains("://") { uri.to_owned() } else { format!("mongodb://{uri}") }
 }
 

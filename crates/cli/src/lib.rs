@@ -5,6 +5,7 @@
 //! over the wire protocol through the official driver: there is no private door. This crate and `server` are the
 //! only ones that print.
 
+mod bench;
 mod command;
 pub mod connection;
 pub mod failure;

@@ -4,9 +4,12 @@
 //! sentence to standard error and turns it into the exit code.
 
 mod aggregate;
+mod bench;
+mod child;
 mod count;
 mod del;
 mod delete;
+mod demo;
 mod export;
 mod find;
 mod get;
@@ -41,6 +44,7 @@ struct CommandLine {
 
 #[derive(Subcommand)]
 enum Command {
+    Demo(demo::Arguments),
     Shell(shell::Arguments),
     Insert(insert::Arguments),
     Find(find::Arguments),
@@ -54,6 +58,7 @@ enum Command {
     Keys(keys::Arguments),
     Import(import::Arguments),
     Export(export::Arguments),
+    Bench(bench::Arguments),
     Status(status::Arguments),
 }
 
@@ -74,6 +79,7 @@ fn run(command: Command) -> Result<(), Failure> {
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {
         match command {
+            Command::Demo(arguments) => demo::run(arguments).await,
             Command::Shell(arguments) => shell::run(arguments).await,
             Command::Insert(arguments) => insert::run(arguments).await,
             Command::Find(arguments) => find::run(arguments).await,
@@ -87,6 +93,7 @@ fn run(command: Command) -> Result<(), Failure> {
             Command::Keys(arguments) => keys::run(arguments).await,
             Command::Import(arguments) => import::run(arguments).await,
             Command::Export(arguments) => export::run(arguments).await,
+            Command::Bench(arguments) => bench::run(arguments).await,
             Command::Status(arguments) => status::run(arguments).await,
         }
     })

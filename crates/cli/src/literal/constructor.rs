@@ -170,7 +170,7 @@ fn base64_binary(subtype: &Bson, base64: &str) -> Result<Bson, String> {
 fn hex_binary(subtype: &Bson, digits: &str) -> Result<Bson, String> {
     let subtype = BinarySubtype::from(subtype_number(subtype)?);
     let refuse = || format!("{digits:?} is not pairs of hexadecimal digits");
-    if digits.len() % 2 != 0 || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+    if !digits.len().is_multiple_of(2) || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
         return Err(refuse());
     }
     let bytes = (0..digits.len())

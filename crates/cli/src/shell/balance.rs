@@ -11,29 +11,36 @@ pub enum Balance {
     Open,
 }
 
-/// Looks at brackets outside of strings and comments.
+/// Looks at brackets outside of strings, regular expressions and comments.
 pub fn balance(text: &str) -> Balance {
     let mut depth = 0i64;
+    let mut previous = '(';
     let mut chars = text.chars().peekable();
     while let Some(c) = chars.next() {
-        match c {
-            '(' | '[' | '{' => depth += 1,
-            ')' | ']' | '}' => depth -= 1,
-            '"' | '\'' => skip_string(&mut chars, c),
-            '/' if chars.peek() == Some(&'/') => while chars.next_if(|c| *c != '\n').is_some() {},
-            '/' if chars.peek() == Some(&'*') => {
-                if !skip_comment(&mut chars) {
+        match (c, chars.peek()) {
+            ('(' | '[' | '{', _) => depth += 1,
+            (')' | ']' | '}', _) => depth -= 1,
+            ('"' | '\'', _) => skip_quoted(&mut chars, c),
+            ('/', Some('/')) => while chars.next_if(|c| *c != '\n').is_some() {},
+            ('/', Some('*')) => {
+                let closed = skip_comment(&mut chars);
+                if !closed {
                     return Balance::Open;
                 }
             }
+            // A value may begin here, so this is a regular expression.
+            ('/', _) if matches!(previous, '(' | ',' | ':' | '[') => skip_quoted(&mut chars, c),
             _ => {}
+        }
+        if !c.is_whitespace() {
+            previous = c;
         }
     }
     if depth > 0 { Balance::Open } else { Balance::Closed }
 }
 
 /// A string ends at its quote or, unclosed, at the line's end.
-fn skip_string(chars: &mut std::iter::Peekable<std::str::Chars<'_>>, quote: char) {
+fn skip_quoted(chars: &mut std::iter::Peekable<std::str::Chars<'_>>, quote: char) {
     while let Some(c) = chars.next_if(|c| *c != '\n') {
         match c {
             '\\' => {

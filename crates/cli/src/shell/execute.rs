@@ -14,7 +14,7 @@ use crate::failure::Failure;
 /// What came back.
 pub enum Outcome {
     /// Documents to be read from the server as they are wanted.
-    Cursor(Cursor<Document>),
+    Cursor(Box<Cursor<Document>>),
     /// All documents, to be shown as a table.
     Table(Vec<Document>),
     /// One value.
@@ -45,7 +45,7 @@ pub async fn execute(
                     Ok(cursor.try_next().await?.map_or(Outcome::Nothing, |d| Outcome::Value(d.into())))
                 }
                 Answer::Table => Ok(Outcome::Table(cursor.try_collect().await?)),
-                _ => Ok(Outcome::Cursor(cursor)),
+                _ => Ok(Outcome::Cursor(Box::new(cursor))),
             }
         }
         Answer::Field("databases") => {

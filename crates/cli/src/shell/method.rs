@@ -353,7 +353,9 @@ fn verbosity(call: Call) -> Result<String, ParseError> {
         [Bson::String(verbosity)] => verbosity.clone(),
         [Bson::Boolean(true)] => "allPlansExecution".to_owned(),
         _ => {
-            return Err(arguments.error("takes \"queryPlanner\", \"executionStats\" or \"allPlansExecution\""));
+            return Err(
+                arguments.error("takes \"queryPlanner\", \"executionStats\" or \"allPlansExecution\"")
+            );
         }
     };
     Ok(verbosity)

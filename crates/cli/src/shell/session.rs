@@ -82,7 +82,7 @@ impl Session {
     async fn send(&mut self, request: Request) -> Result<(), Failure> {
         let all = request.answer == Answer::Documents { all: true };
         match execute(&mut self.connection, &self.database, request).await? {
-            Outcome::Cursor(cursor) => self.show_cursor(cursor, all).await,
+            Outcome::Cursor(cursor) => self.show_cursor(*cursor, all).await,
             Outcome::Table(documents) if self.view.json => documents.iter().try_for_each(output::json_line),
             Outcome::Table(documents) if documents.is_empty() => Ok(()),
             Outcome::Table(documents) => output::say(table::documents(&documents, output::width())),

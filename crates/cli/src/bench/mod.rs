@@ -1,0 +1,173 @@
+//! The benchmark: YCSB's workloads and a few pure ones against any server of the wire protocol.
+//!
+//! [`run`] is called by `psdb bench`. Clients are tasks with one connection each; they share pre-generated values and
+//! send raw documents, because on a small machine the client's CPU is taken from the server. What is measured begins
+//! after a warm-up: latencies by operation in HDR histograms, errors, and CPU and memory of the server processes that
+//! run on this machine.
+
+mod clients;
+mod distribution;
+mod process;
+mod report;
+mod values;
+mod workload;
+
+use std::time::Duration;
+
+pub(crate) use report::latency;
+pub(crate) use workload::Workload;
+
+use bson::{Document, RawDocumentBuf, doc};
+use mongodb::Collection;
+use mongodb::options::{ClientOptions, ServerAddress};
+
+use crate::connection::{Connection, split_namespace};
+use crate::failure::Failure;
+use crate::output;
+use clients::Run;
+use process::{Process, Usage};
+use report::{ProcessReport, Report};
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    /// The server.
+    pub(crate) uri: String,
+    /// The collection, `DATABASE.COLLECTION`.
+    pub(crate) namespace: String,
+    /// Which operations.
+    pub(crate) workload: Workload,
+    /// Documents that the collection holds.
+    pub(crate) documents: u64,
+    /// Tasks, each with a connection.
+    pub(crate) clients: u32,
+    /// How long to measure.
+    pub(crate) duration: Duration,
+    /// How long to run before measuring.
+    pub(crate) warm_up: Duration,
+    /// Bytes of a document's values, over ten fields.
+    pub(crate) value_bytes: usize,
+    /// Documents in one insert of the load.
+    pub(crate) batch: usize,
+    /// Seed of keys and values.
+    pub(crate) seed: u64,
+    /// Whether `load` may delete what the collection holds.
+    pub(crate) drop: bool,
+    /// The server's process, when it cannot be found by its port.
+    pub(crate) pid: Option<u32>,
+    /// Whether to print JSON.
+    pub(crate) json: bool,
+}
+
+/// Runs the workload and prints the report.
+pub(crate) async fn run(options: Options) -> Result<(), Failure> {
+    let (database, collection) = split_namespace(&options.namespace)?;
+    let connection = Connection::with_pool(&options.uri, Some(options.clients)).await?;
+    let collection: Collection<RawDocumentBuf> = connection.database(database).collection(collection);
+    let present = collection.estimated_document_count().await?;
+    if options.workload == Workload::Load {
+        make_room(&options, &collection, present).await?;
+    } else if present == 0 && options.workload != Workload::Insert {
+        output::warn(format!("loading {} documents first", output::grouped(options.documents)));
+        clients::load(&options, &collection).await?;
+    } else if present < options.documents && options.workload != Workload::Insert {
+        return Err(Failure::refused(format!(
+            "{} holds {present} documents, fewer than {}; load it with: --workload load --drop",
+            options.namespace, options.documents
+        )));
+    }
+
+    let processes = find_processes(&options).await;
+    if options.workload == Workload::Load {
+        let before = Snapshot::take(&connection, &processes).await;
+        let run = clients::load(&options, &collection).await?;
+        return finish(&options, &connection, &processes, before, run).await;
+    }
+    let clients = clients::start(&options, &collection, present);
+    // Taken when the warm-up ends, so that its work does not count.
+    tokio::time::sleep(options.warm_up).await;
+    let before = Snapshot::take(&connection, &processes).await;
+    let run = clients.finish().await?;
+    finish(&options, &connection, &processes, before, run).await
+}
+
+async fn make_room(
+    options: &Options,
+    collection: &Collection<RawDocumentBuf>,
+    present: u64,
+) -> Result<(), Failure> {
+    match (present, options.drop) {
+        (0, _) => Ok(()),
+        (_, true) => Ok(collection.drop().await?),
+        (present, false) => Err(Failure::refused(format!(
+            "{} already holds {present} documents; --drop deletes them first",
+            options.namespace
+        ))),
+    }
+}
+
+async fn finish(
+    options: &Options,
+    connection: &Connection,
+    processes: &[Process],
+    before: Snapshot,
+    run: Run,
+) -> Result<(), Failure> {
+    let after = Snapshot::take(connection, processes).await;
+    let usages = before.usages.iter().zip(&after.usages);
+    let rows = processes
+        .iter()
+        .zip(usages)
+        .filter_map(|(process, (before, after))| ProcessReport::new(process, before.as_ref(), after.as_ref()))
+        .collect();
+    let fsyncs = match (before.fsyncs, after.fsyncs) {
+        (Some(before), Some(after)) => u64::try_from(after - before).ok(),
+        _ => None,
+    };
+    let failed = run.operations() == 0;
+    let report = Report { options, run, processes: rows, fsyncs };
+    output::say(if options.json { report.json() } else { report.table() })?;
+    if failed { Err(Failure::refused("no operation succeeded")) } else { Ok(()) }
+}
+
+/// Counters at one moment.
+struct Snapshot {
+    usages: Vec<Option<Usage>>,
+    fsyncs: Option<i64>,
+}
+
+impl Snapshot {
+    async fn take(connection: &Connection, processes: &[Process]) -> Snapshot {
+        let status = connection.database("admin").run_command(doc! { "serverStatus": 1 }).await;
+        let fsyncs = status.ok().and_then(|status| fsync_count(&status));
+        Snapshot { usages: processes.iter().map(|process| process::usage(process.pid)).collect(), fsyncs }
+    }
+}
+
+/// `psdb.log.fsyncs` of serverStatus, which only PSDB has.
+fn fsync_count(status: &Document) -> Option<i64> {
+    let log = status.get_document("psdb").ok()?.get_document("log").ok()?;
+    log.get("fsyncs").map(|_| crate::shell::execute::number(log, "fsyncs"))
+}
+
+/// The server processes on this machine that listen on the URI's ports, and this client.
+async fn find_processes(options: &Options) -> Vec<Process> {
+    let client = Process { pid: std::process::id(), name: "this client".to_owned() };
+    if let Some(pid) = options.pid {
+        return vec![Process::of(pid), client];
+    }
+    let uri = crate::connection::full_uri(&options.uri);
+    let hosts = ClientOptions::parse(&uri).await.map(|parsed| parsed.hosts).unwrap_or_default();
+    hosts
+        .iter()
+        .filter_map(|host| match host {
+            ServerAddress::Tcp { host, port } if is_local(host) => process::listening(port.unwrap_or(27017)),
+            _ => None,
+        })
+        .chain([client])
+        .collect()
+}
+
+fn is_local(host: &str) -> bool {
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
