@@ -3,7 +3,7 @@
 //! `server` connects the real ones; tests of this crate bring a recording one. Nothing here knows messages.
 
 use async_trait::async_trait;
-use base::{Namespace, Result};
+use base::{Namespace, Result, SessionId};
 use bson::{Bson, Document};
 use catalog::IndexSpec;
 use router::command::{
@@ -64,6 +64,8 @@ pub trait Backend: Send + Sync + 'static {
     ) -> Result<usize>;
     async fn collection_stats(&self, cx: &OperationContext, namespace: Namespace) -> Result<CollectionStats>;
     async fn validate(&self, cx: &OperationContext, namespace: Namespace) -> Result<Document>;
+    /// The client is done with a session: its cursors are closed.
+    fn end_session(&self, session: SessionId);
     /// How many nodes hold data: what a write concern's `w` is checked against.
     fn data_nodes(&self) -> usize;
     /// Open cursors of all connections.

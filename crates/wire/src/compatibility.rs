@@ -44,7 +44,7 @@ fn names(spec: &Spec) -> String {
         write!(names, ", `{alias}`").expect("a string takes any text");
     }
     if spec.test_only {
-        names.push_str(" (with `--test-commands`)");
+        names.push_str(" (with `--enable-test-commands`)");
     }
     names
 }

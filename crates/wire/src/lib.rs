@@ -17,6 +17,7 @@ mod listener;
 pub mod message;
 pub mod metrics;
 mod reply;
+mod router_backend;
 mod state;
 mod write_concern;
 

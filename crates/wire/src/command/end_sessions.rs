@@ -1,4 +1,5 @@
-//! `endSessions`: the client is done with these sessions. What still runs in them is interrupted.
+//! `endSessions`: the client is done with these sessions. What still runs in them is interrupted, their
+//! cursors are closed.
 
 use base::{Error, Result, SessionId};
 use document::{DocRef, Kind, Value};
@@ -14,6 +15,7 @@ pub(crate) const SPEC: Spec =
 fn run(call: &Call<'_>) -> Result<Reply> {
     let sessions = listed_sessions(call)?;
     call.state.clients.interrupt_sessions(call.client.id, |session| sessions.contains(&session));
+    sessions.iter().for_each(|session| call.state.backend.end_session(*session));
     Ok(Reply::new().ok())
 }
 

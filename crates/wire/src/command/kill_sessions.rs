@@ -14,5 +14,6 @@ fn run(call: &Call<'_>) -> Result<Reply> {
     let sessions = listed_sessions(call)?;
     let concerned = |session| sessions.is_empty() || sessions.contains(&session);
     call.state.clients.interrupt_sessions(call.client.id, concerned);
+    sessions.iter().for_each(|session| call.state.backend.end_session(*session));
     Ok(Reply::new().ok())
 }

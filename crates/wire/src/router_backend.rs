@@ -1,0 +1,137 @@
+//! The router as the backend of the commands: each method hands on to the router's own.
+
+use async_trait::async_trait;
+use base::{Namespace, Result, SessionId};
+use bson::{Bson, Document};
+use catalog::IndexSpec;
+use router::Router;
+use router::command::{
+    AggregateCommand, CollectionInfo, CollectionStats, CountCommand, CreateCommand, CreateIndexesCommand,
+    CreateIndexesReply, CursorId, CursorReply, DatabaseInfo, DeleteCommand, DistinctCommand, ExplainCommand,
+    FindAndModifyCommand, FindAndModifyReply, FindCommand, GetMoreCommand, IndexSelector, InsertCommand,
+    OperationContext, UpdateCommand, Verbosity, WriteReply,
+};
+
+use crate::backend::Backend;
+
+#[async_trait]
+impl Backend for Router {
+    async fn insert(&self, cx: &OperationContext, command: InsertCommand) -> Result<WriteReply> {
+        Router::insert(self, cx, command).await
+    }
+
+    async fn update(&self, cx: &OperationContext, command: UpdateCommand) -> Result<WriteReply> {
+        Router::update(self, cx, command).await
+    }
+
+    async fn delete(&self, cx: &OperationContext, command: DeleteCommand) -> Result<WriteReply> {
+        Router::delete(self, cx, command).await
+    }
+
+    async fn find_and_modify(
+        &self,
+        cx: &OperationContext,
+        command: FindAndModifyCommand,
+    ) -> Result<FindAndModifyReply> {
+        Router::find_and_modify(self, cx, command).await
+    }
+
+    async fn find(&self, cx: &OperationContext, command: FindCommand) -> Result<CursorReply> {
+        Router::find(self, cx, command).await
+    }
+
+    async fn get_more(&self, cx: &OperationContext, command: GetMoreCommand) -> Result<CursorReply> {
+        Router::get_more(self, cx, command).await
+    }
+
+    async fn kill_cursors(
+        &self,
+        cx: &OperationContext,
+        namespace: &str,
+        cursors: &[CursorId],
+    ) -> Result<Vec<CursorId>> {
+        Router::kill_cursors(self, cx, namespace, cursors).await
+    }
+
+    async fn count(&self, cx: &OperationContext, command: CountCommand) -> Result<u64> {
+        Router::count(self, cx, command).await
+    }
+
+    async fn distinct(&self, cx: &OperationContext, command: DistinctCommand) -> Result<Vec<Bson>> {
+        Router::distinct(self, cx, command).await
+    }
+
+    async fn aggregate(&self, cx: &OperationContext, command: AggregateCommand) -> Result<CursorReply> {
+        Router::aggregate(self, cx, command).await
+    }
+
+    async fn explain(
+        &self,
+        cx: &OperationContext,
+        command: ExplainCommand,
+        verbosity: Verbosity,
+    ) -> Result<Document> {
+        Router::explain(self, cx, command, verbosity).await
+    }
+
+    async fn create(&self, cx: &OperationContext, command: CreateCommand) -> Result<()> {
+        Router::create(self, cx, command).await
+    }
+
+    async fn drop_collection(&self, cx: &OperationContext, namespace: Namespace) -> Result<usize> {
+        Router::drop_collection(self, cx, namespace).await
+    }
+
+    async fn drop_database(&self, cx: &OperationContext, database: &str) -> Result<()> {
+        Router::drop_database(self, cx, database).await
+    }
+
+    async fn list_collections(&self, cx: &OperationContext, database: &str) -> Result<Vec<CollectionInfo>> {
+        Router::list_collections(self, cx, database).await
+    }
+
+    async fn list_databases(&self, cx: &OperationContext) -> Result<Vec<DatabaseInfo>> {
+        Router::list_databases(self, cx).await
+    }
+
+    async fn create_indexes(
+        &self,
+        cx: &OperationContext,
+        command: CreateIndexesCommand,
+    ) -> Result<CreateIndexesReply> {
+        Router::create_indexes(self, cx, command).await
+    }
+
+    async fn list_indexes(&self, cx: &OperationContext, namespace: Namespace) -> Result<Vec<IndexSpec>> {
+        Router::list_indexes(self, cx, namespace).await
+    }
+
+    async fn drop_indexes(
+        &self,
+        cx: &OperationContext,
+        namespace: Namespace,
+        selector: IndexSelector,
+    ) -> Result<usize> {
+        Router::drop_indexes(self, cx, namespace, selector).await
+    }
+
+    async fn collection_stats(&self, cx: &OperationContext, namespace: Namespace) -> Result<CollectionStats> {
+        Router::collection_stats(self, cx, namespace).await
+    }
+
+    async fn validate(&self, cx: &OperationContext, namespace: Namespace) -> Result<Document> {
+        Router::validate(self, cx, namespace).await
+    }
+
+    fn end_session(&self, session: SessionId) {
+        Router::end_session(self, session);
+    }
+
+    fn data_nodes(&self) -> usize {
+        self.data_nodes()
+    }
+
+    fn open_cursors(&self) -> usize {
+        Router::open_cursors(self)
+    }
+}
