@@ -14,6 +14,11 @@ impl Router {
         self.catalog.state()
     }
 
+    /// How many nodes hold data, as this node knows.
+    pub fn data_nodes(&self) -> usize {
+        self.catalog_copy().nodes().count()
+    }
+
     /// The catalog as of now: linearizable.
     pub(crate) async fn catalog_now(&self) -> Result<Arc<Catalog>> {
         let (_, catalog) = self.catalog.read().await?;

@@ -71,7 +71,8 @@ impl Backend for Router {
         command: ExplainCommand,
         verbosity: Verbosity,
     ) -> Result<Document> {
-        Router::explain(self, cx, command, verbosity).await
+        let _ = (cx, command, verbosity);
+        Err(base::Error::new(base::Code::COMMAND_NOT_SUPPORTED, "explain is not supported"))
     }
 
     async fn create(&self, cx: &OperationContext, command: CreateCommand) -> Result<()> {
@@ -128,7 +129,7 @@ impl Backend for Router {
     }
 
     fn data_nodes(&self) -> usize {
-        self.data_nodes()
+        Router::data_nodes(self)
     }
 
     fn open_cursors(&self) -> usize {

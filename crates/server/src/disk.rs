@@ -1,0 +1,86 @@
+//! Watches the free space of the disk: below the reserve, clients' writes are refused; they come back with room.
+//!
+//! An engine that meets a full disk poisons itself, so that writes stop before it does.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use storage::DataDirectory;
+use tracing::{info, warn};
+use wire::State;
+
+/// How often the free space is looked at.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// Writes come back when this many sixteenths of the reserve are free on top of it, so that they do not flicker.
+const HYSTERESIS_SIXTEENTHS: u64 = 1;
+
+/// What the last look decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Space {
+    Enough,
+    Low,
+}
+
+/// Watches until the task is dropped. Ends with the fault when the file system cannot be asked.
+pub(crate) async fn watch(
+    directory: Arc<DataDirectory>,
+    reserve_bytes: u64,
+    state: Arc<State>,
+) -> storage::Fault {
+    let mut space = Space::Enough;
+    loop {
+        match directory.free_bytes() {
+            Ok(free_bytes) => {
+                let next = judge(space, free_bytes, reserve_bytes);
+                if next != space {
+                    tell(&state, next, free_bytes, reserve_bytes, &directory);
+                }
+                space = next;
+            }
+            Err(fault) => return fault,
+        }
+        tokio::time::sleep(INTERVAL).await;
+    }
+}
+
+fn judge(space: Space, free_bytes: u64, reserve_bytes: u64) -> Space {
+    let wanted = match space {
+        Space::Enough => reserve_bytes,
+        Space::Low => reserve_bytes.saturating_add(reserve_bytes / 16 * HYSTERESIS_SIXTEENTHS),
+    };
+    if free_bytes < wanted { Space::Low } else { Space::Enough }
+}
+
+fn tell(state: &State, space: Space, free_bytes: u64, reserve_bytes: u64, directory: &DataDirectory) {
+    const MIB: u64 = 1024 * 1024;
+    match space {
+        Space::Low => {
+            let path = directory.path().display();
+            let reason = format!(
+                "writes are refused: {} MiB are free on the disk of {path}, and {} MiB are kept in reserve. Make room \
+                 there, or drop collections or indexes; writes are taken again then",
+                free_bytes / MIB,
+                reserve_bytes / MIB
+            );
+            warn!(free_bytes, reserve_bytes, "{reason}");
+            state.refuse_writes(Some(reason));
+        }
+        Space::Enough => {
+            info!(free_bytes, reserve_bytes, "there is room on the disk again: writes are taken");
+            state.refuse_writes(None);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writes_stop_below_the_reserve_and_come_back_above_it_with_a_margin() {
+        assert_eq!(judge(Space::Enough, 1_600, 1_600), Space::Enough);
+        assert_eq!(judge(Space::Enough, 1_599, 1_600), Space::Low);
+        assert_eq!(judge(Space::Low, 1_699, 1_600), Space::Low);
+        assert_eq!(judge(Space::Low, 1_700, 1_600), Space::Enough);
+    }
+}

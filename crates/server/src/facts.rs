@@ -1,0 +1,139 @@
+//! Facts about the process and its machine, for `serverStatus`, `hostInfo` and the defaults.
+//!
+//! Read from /proc when asked; what cannot be read is zero or empty, never an error.
+
+use std::fs;
+use std::sync::Arc;
+
+use bson::{Document, doc};
+use replica::Host;
+use storage::group_commit::GroupCommitStatistics;
+use wire::{Facts, Machine};
+
+use crate::logging::RecentLog;
+use crate::options::Settings;
+
+/// The running node's facts.
+pub(crate) struct NodeFacts {
+    pub(crate) settings: Settings,
+    pub(crate) host: Host,
+    pub(crate) log_statistics: Box<dyn Fn() -> GroupCommitStatistics + Send + Sync>,
+    pub(crate) recent: Arc<RecentLog>,
+}
+
+impl Facts for NodeFacts {
+    fn host_name(&self) -> String {
+        rustix::system::uname().nodename().to_string_lossy().into_owned()
+    }
+
+    fn memory(&self) -> (u64, u64) {
+        (status_bytes("VmRSS:"), status_bytes("VmSize:"))
+    }
+
+    fn machine(&self) -> Machine {
+        let uname = rustix::system::uname();
+        Machine {
+            memory_bytes: machine_memory_bytes(),
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            os_name: uname.sysname().to_string_lossy().into_owned(),
+            os_version: uname.release().to_string_lossy().into_owned(),
+        }
+    }
+
+    fn arguments(&self) -> Vec<String> {
+        std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect()
+    }
+
+    fn parsed_options(&self) -> Document {
+        let settings = &self.settings;
+        doc! {
+            "net": { "bindIp": settings.listen.ip().to_string(), "port": i32::from(settings.listen.port()) },
+            "storage": {
+                "dbPath": settings.data.display().to_string(),
+                "cacheBytes": long(settings.cache_bytes),
+                "diskReserveBytes": long(settings.disk_reserve_bytes),
+            },
+            "setParameter": { "enableTestCommands": settings.test_commands },
+        }
+    }
+
+    fn recent_log(&self) -> Vec<String> {
+        self.recent.lines()
+    }
+
+    fn status(&self) -> Document {
+        let log = (self.log_statistics)();
+        let replicas = self.host.replicas();
+        let leaders = replicas.iter().filter(|replica| replica.is_leader).count();
+        doc! {
+            "version": env!("CARGO_PKG_VERSION"),
+            "node": &self.settings.name,
+            "replicas": { "total": long(replicas.len() as u64), "leaders": long(leaders as u64) },
+            "raftLog": {
+                "fsyncs": long(log.fsyncs),
+                "batches": long(log.batches),
+                "entries": long(log.entries),
+                "bytes": long(log.bytes),
+                "fsyncMicros": long(log.fsync_us),
+                "batchesPerFsync": log.batches_per_fsync.iter().map(|count| long(*count)).collect::<Vec<_>>(),
+            },
+            "replication": self.replication(),
+        }
+    }
+}
+
+impl NodeFacts {
+    fn replication(&self) -> Document {
+        use std::sync::atomic::Ordering::Relaxed;
+        let metrics = self.host.metrics();
+        doc! {
+            "entriesProposed": long(metrics.entries_proposed.load(Relaxed)),
+            "commandsEvaluated": long(metrics.commands_evaluated.load(Relaxed)),
+            "commandsProposed": long(metrics.commands_proposed.load(Relaxed)),
+            "bytesProposed": long(metrics.bytes_proposed.load(Relaxed)),
+            "entriesApplied": long(metrics.entries_applied.load(Relaxed)),
+            "batchesApplied": long(metrics.batches_applied.load(Relaxed)),
+            "readsDelayed": long(metrics.reads_delayed.load(Relaxed)),
+            "throttled": long(metrics.throttled.load(Relaxed)),
+            "flushes": long(metrics.flushes.load(Relaxed)),
+            "compactions": long(metrics.compactions.load(Relaxed)),
+        }
+    }
+}
+
+/// Memory that this process may use: the machine's, or the container's limit.
+pub(crate) fn machine_memory_bytes() -> u64 {
+    let machine = kib_line(&read("/proc/meminfo"), "MemTotal:").unwrap_or(1 << 30);
+    let limit = read("/sys/fs/cgroup/memory.max").trim().parse::<u64>().unwrap_or(u64::MAX);
+    machine.min(limit)
+}
+
+fn status_bytes(name: &str) -> u64 {
+    kib_line(&read("/proc/self/status"), name).unwrap_or(0)
+}
+
+/// The value of a line like `MemTotal:  1024 kB`, in bytes.
+fn kib_line(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find(|line| line.starts_with(name))?;
+    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    kib.checked_mul(1024)
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(path).unwrap_or_default()
+}
+
+fn long(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_in_kilobytes_is_read_as_bytes() {
+        assert_eq!(kib_line("A: 1 kB\nVmRSS:\t  20 kB\n", "VmRSS:"), Some(20 * 1024));
+        assert_eq!(kib_line("A: 1 kB\n", "VmRSS:"), None);
+    }
+}
