@@ -202,60 +202,47 @@ where
     ControlFlow::Continue(())
 }
 
-/// Visits the values that an index or a sort takes from `path`, at least one: null where the field is missing,
-/// undefined for an empty array at the end, each element of another array there. Elements on the way that are no
-/// documents count as documents without the field. Returns whether an array was expanded.
-pub fn index_values<'a>(doc: DocRef<'a>, path: &Path, f: &mut dyn FnMut(Value<'a>)) -> bool {
-    index_document(doc, path.parts(), f)
+/// Visits the values that a sort takes from `path`, at least one: null where the field is missing, undefined for an
+/// empty array at the end, each element of another array there. Elements on the way that are no documents count as
+/// documents without the field.
+pub(crate) fn sort_values<'a>(doc: DocRef<'a>, path: &Path, f: &mut dyn FnMut(Value<'a>)) {
+    sort_document(doc, path.parts(), f);
 }
 
-fn index_document<'a>(doc: DocRef<'a>, parts: &[Part], f: &mut dyn FnMut(Value<'a>)) -> bool {
+fn sort_document<'a>(doc: DocRef<'a>, parts: &[Part], f: &mut dyn FnMut(Value<'a>)) {
     let value = parts.split_first().and_then(|(part, rest)| Some((doc.get(&part.name)?, rest)));
     match value {
-        Some((value, rest)) => index_value(value, rest, f),
-        None => {
-            f(Value::Null);
-            false
-        }
+        Some((value, rest)) => sort_value(value, rest, f),
+        None => f(Value::Null),
     }
 }
 
-fn index_value<'a>(value: Value<'a>, rest: &[Part], f: &mut dyn FnMut(Value<'a>)) -> bool {
+fn sort_value<'a>(value: Value<'a>, rest: &[Part], f: &mut dyn FnMut(Value<'a>)) {
     match value {
-        Value::Array(array) => index_array(array, rest, f),
-        value if rest.is_empty() => {
-            f(value);
-            false
-        }
-        Value::Document(inner) => index_document(inner, rest, f),
-        _ => {
-            f(Value::Null);
-            false
-        }
+        Value::Array(array) => sort_array(array, rest, f),
+        value if rest.is_empty() => f(value),
+        Value::Document(inner) => sort_document(inner, rest, f),
+        _ => f(Value::Null),
     }
 }
 
-fn index_array<'a>(array: ArrayRef<'a>, parts: &[Part], f: &mut dyn FnMut(Value<'a>)) -> bool {
+fn sort_array<'a>(array: ArrayRef<'a>, parts: &[Part], f: &mut dyn FnMut(Value<'a>)) {
     let Some((part, rest)) = parts.split_first() else {
         if array.is_empty() {
             f(Value::Undefined);
         }
-        array.iter().for_each(f);
-        return true;
+        return array.iter().for_each(f);
     };
     if let Some(element) = part.index.and_then(|index| array.get(index as usize)) {
-        return index_value(element, rest, f);
+        return sort_value(element, rest, f);
     }
     if array.is_empty() {
         f(Value::Null);
     }
     for element in array.iter() {
         match element {
-            Value::Document(inner) => {
-                index_document(inner, parts, f);
-            }
+            Value::Document(inner) => sort_document(inner, parts, f),
             _ => f(Value::Null),
         }
     }
-    true
 }

@@ -111,7 +111,7 @@ fn sort_value<'a>(doc: DocRef<'a>, path: &Path, direction: SortDirection) -> Val
             best = Some(value);
         }
     };
-    path::index_values(doc, path, &mut consider);
+    path::sort_values(doc, path, &mut consider);
     best.unwrap_or(Value::Null)
 }
 

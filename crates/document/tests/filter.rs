@@ -5,7 +5,7 @@
 use std::error::Error;
 
 use bson::{Bson, Document};
-use document::filter::{Filter, MatchDetails};
+use document::filter::{Filter, MatchDetails, Regex};
 use document::{DocBuf, DocRef, Variables};
 
 use crate::support::{self, context, show};
@@ -31,6 +31,31 @@ fn filters_match_as_their_scripts_say() {
             _ => Err(format!("unknown command {name}").into()),
         }
     });
+}
+
+#[test]
+fn hostile_patterns_are_refused_or_compile_within_bounds() {
+    let deep = |open: &str, close: &str| format!("{}a{}", open.repeat(5_000), close.repeat(5_000));
+    let patterns = [
+        deep("(", ")"),
+        deep("(?:", ")"),
+        deep("[", "]"),
+        deep("(?=", ")"),
+        "(".repeat(16_000),
+        "[".repeat(16_000),
+        "a?".repeat(8_000),
+        "(((a{1000}){1000}){1000}){1000}".to_owned(),
+        "(?:".to_owned() + &"a|".repeat(8_000) + ")*",
+        "\\p{L}{1000}".repeat(100),
+        "a".repeat(base::limits::REGEX_BYTES_MAX + 1),
+    ];
+    for pattern in patterns {
+        for options in ["", "i", "x"] {
+            if let Ok(regex) = Regex::new(&pattern, options) {
+                regex.is_match("aaaa").expect("short texts take few steps");
+            }
+        }
+    }
 }
 
 /// A document's `_id`, or the whole document.

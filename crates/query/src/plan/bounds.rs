@@ -8,6 +8,7 @@ use std::cmp::Ordering;
 use bson::Bson;
 use catalog::KeyDirection;
 use document::filter::{InList, Predicate, Regex};
+use document::number::Number;
 use document::{Value, order};
 use storage::KeyRange;
 use storage::kv::prefix_end;
@@ -241,7 +242,7 @@ fn range(predicate: &Predicate, value: &Bson) -> Option<Bounds> {
     if matches!(value, Bson::Null) && matches!(predicate, Predicate::Gte(_) | Predicate::Lte(_)) {
         return equal(value);
     }
-    if matches!(value, Bson::Double(number) if number.is_nan()) {
+    if Number::of(&Value::from(value)).is_some_and(Number::is_nan) {
         return Some(Bounds::point(value.clone()));
     }
     let mut bracket = bracket(value)?;
