@@ -7,7 +7,7 @@
 //! whatever their types (1, 1.0 and a decimal 1.00). No encoding is a prefix of another, so that fields concatenate.
 
 use crate::number::{Decimal, Scaled, truncate_to_double};
-use crate::order::type_rank;
+use crate::order::{rank, type_rank};
 use crate::value::{ArrayRef, DocRef, Value};
 
 /// Ends strings, documents and arrays. Below every byte that can follow in their place.
@@ -43,6 +43,73 @@ pub fn encode_missing(out: &mut Vec<u8>) {
 /// The key hash of an encoded key: xxh3, 64 bits, seed 0. Stable across versions and machines.
 pub fn hash(encoded: &[u8]) -> u64 {
     xxhash_rust::xxh3::xxh3_64(encoded)
+}
+
+/// How many bytes the first of several encoded values takes; `descending` as it was encoded. `None` when the bytes are no
+/// encoding.
+pub fn encoded_len(bytes: &[u8], descending: bool) -> Option<usize> {
+    let mask = if descending { 0xFF } else { 0x00 };
+    let (first, payload) = bytes.split_first()?;
+    Some(1 + payload_len(first ^ mask, payload, mask)?)
+}
+
+/// `mask` is what every byte was inverted with.
+fn payload_len(rank: u8, bytes: &[u8], mask: u8) -> Option<usize> {
+    let text_len = |bytes: &[u8]| Some(memchr::memchr(END ^ mask, bytes)? + 1);
+    let prefixed_len = |bytes: &[u8]| {
+        let length: [u8; 4] = *bytes.first_chunk()?;
+        Some(u32::from_be_bytes(length.map(|byte| byte ^ mask)) as usize)
+    };
+    let length = match rank {
+        rank::MIN_KEY | rank::UNDEFINED | rank::NULL | rank::MAX_KEY => 0,
+        rank::NUMBER => number_len(bytes, mask)?,
+        rank::STRING | rank::JAVASCRIPT => text_len(bytes)?,
+        rank::OBJECT => fields_len(bytes, mask)?,
+        rank::ARRAY => {
+            let mut length = 0;
+            while bytes.get(length)? ^ mask != END {
+                length += 1 + payload_len(bytes.get(length)? ^ mask, bytes.get(length + 1..)?, mask)?;
+            }
+            length + 1
+        }
+        rank::BINARY => 5 + prefixed_len(bytes)?,
+        rank::OBJECT_ID => 12,
+        rank::BOOLEAN => 1,
+        rank::DATE | rank::TIMESTAMP => 8,
+        rank::REGEX => {
+            let pattern = text_len(bytes)?;
+            pattern + text_len(bytes.get(pattern..)?)?
+        }
+        rank::DB_POINTER => 4 + prefixed_len(bytes)?,
+        rank::JAVASCRIPT_WITH_SCOPE => {
+            let code = text_len(bytes)?;
+            code + fields_len(bytes.get(code..)?, mask)?
+        }
+        _ => return None,
+    };
+    (length <= bytes.len()).then_some(length)
+}
+
+fn number_len(bytes: &[u8], mask: u8) -> Option<usize> {
+    const DOUBLE_BYTES: usize = 8;
+    let is_nan = bytes.get(..DOUBLE_BYTES)?.iter().all(|byte| byte ^ mask == 0);
+    let negative = (bytes.first()? ^ mask) & 0x80 == 0;
+    let mask = if negative { !mask } else { mask };
+    if is_nan || bytes.get(DOUBLE_BYTES)? ^ mask == EXACT {
+        return Some(DOUBLE_BYTES + 1);
+    }
+    let digits = DOUBLE_BYTES + 3;
+    Some(digits + memchr::memchr(END ^ mask, bytes.get(digits..)?)? + 1)
+}
+
+fn fields_len(bytes: &[u8], mask: u8) -> Option<usize> {
+    let mut length = 0;
+    while bytes.get(length)? ^ mask != END {
+        let name = length + 1;
+        let value = name + memchr::memchr(END ^ mask, bytes.get(name..)?)? + 1;
+        length = value + payload_len(bytes.get(length)? ^ mask, bytes.get(value..)?, mask)?;
+    }
+    Some(length + 1)
 }
 
 fn encode_payload(value: &Value<'_>, out: &mut Vec<u8>) {

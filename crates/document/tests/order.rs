@@ -87,6 +87,23 @@ proptest! {
     }
 
     #[test]
+    fn an_encoded_key_tells_where_it_ends(value in any::value(), rest in prop::collection::vec(any_byte(), 0..4)) {
+        for descending in [false, true] {
+            let mut bytes = Vec::new();
+            match descending {
+                false => key::encode(&Value::from(&value), &mut bytes),
+                true => key::encode_descending(&Value::from(&value), &mut bytes),
+            }
+            let length = bytes.len();
+            for cut in 0..length {
+                prop_assert_eq!(key::encoded_len(&bytes[..cut], descending), None);
+            }
+            bytes.extend(&rest);
+            prop_assert_eq!(key::encoded_len(&bytes, descending), Some(length));
+        }
+    }
+
+    #[test]
     fn the_order_is_transitive(a in any::number(), b in any::number(), c in any::number()) {
         let mut values = [&a, &b, &c].map(Value::from);
         values.sort_by(order::compare);
@@ -103,4 +120,8 @@ proptest! {
         key::encode(&Value::Document(raw_a.as_doc()), &mut raw_key);
         prop_assert_eq!(raw_key, encoded(&Bson::Document(a)));
     }
+}
+
+fn any_byte() -> impl Strategy<Value = u8> {
+    proptest::num::u8::ANY
 }

@@ -127,7 +127,7 @@ fn shard_of(documents: &[Document], patterns: &[Document]) -> Shard {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(400) })]
 
     #[test]
     fn every_plan_finds_what_a_collection_scan_finds(
@@ -152,6 +152,10 @@ proptest! {
             let mut found = ids(&shard.find(&filter, &unsorted).expect("runs"));
             found.sort_unstable();
             prop_assert_eq!(&found, &ids(&expected), "{}", describe(&plan));
+            let (described, cut) = (describe(&plan), Options { skip, limit, ..Options::default() });
+            let counted = shard.count(plan, Arc::new(parsed.clone()), &cut);
+            let rest = (expected.len() as u64).saturating_sub(skip);
+            prop_assert_eq!(counted, rest.min(limit.unwrap_or(u64::MAX)), "count of {}", described);
             check_sorted(&shard, &filter, &expected, sort.as_ref(), (skip, limit), hint)?;
         }
     }

@@ -77,7 +77,8 @@ impl Shard {
         evaluation
     }
 
-    fn apply(&mut self, batch: &storage::KvBatch) {
+    /// Applies a batch that no evaluation made.
+    pub(crate) fn apply(&mut self, batch: &storage::KvBatch) {
         self.applied = self.applied.next();
         self.store.apply(NAME, batch, self.applied).expect("applies");
     }
@@ -96,7 +97,7 @@ impl Shard {
         let id = spec.id;
         self.next_index = id.next();
         self.run(&ShardCommand::Configure(ConfigChange::AddIndex(spec)));
-        let document_keys = self.document_keys();
+        let document_keys = self.keys(encoding::document_range());
         let fill = ShardCommand::Backfill { namespace: namespace(), index: id, document_keys };
         if let Err(error) = self.run(&fill).reply {
             self.drop_index(id);
@@ -118,8 +119,8 @@ impl Shard {
         self.drop_index(id.expect("the index exists"));
     }
 
-    fn document_keys(&self) -> Vec<Bytes> {
-        let pairs = self.view().scan(encoding::document_range(), Direction::Forward);
+    pub(crate) fn keys(&self, range: storage::KeyRange) -> Vec<Bytes> {
+        let pairs = self.view().scan(range, Direction::Forward);
         pairs.map(|pair| pair.expect("readable").0).collect()
     }
 
@@ -171,6 +172,23 @@ impl Shard {
         let plan = self.plan(&filter, options)?;
         let (documents, _) = self.execute(plan, filter, options);
         Ok(documents.iter().map(DocBuf::to_document).collect())
+    }
+
+    /// Counts in small slices, giving the view back between them.
+    pub(crate) fn count(&self, plan: Plan, filter: Arc<Filter>, options: &Options) -> u64 {
+        let (skip, limit) = (options.skip, options.limit);
+        let request = FindRequest { filter, sort: None, skip, limit, context: context() };
+        let mut executor = FindExecutor::new(Arc::new(plan), request, self.view());
+        let mut total = 0;
+        loop {
+            let (counted, progress) = executor.count_batch(2).expect("runs");
+            total += counted;
+            if progress == Progress::Done {
+                return total;
+            }
+            executor.release_view();
+            executor.resume(self.view());
+        }
     }
 
     /// Keys of the documents that match, by a collection scan.

@@ -2,6 +2,7 @@
 //! expected output with `UPDATE_GOLDENFILES=1 cargo test -p query`, and read what changed.
 
 mod properties;
+mod requests;
 mod scripts;
 mod shard;
 // Values in shell syntax and the running of scripts are shared with the crate that documents come from.

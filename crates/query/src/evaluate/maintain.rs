@@ -11,6 +11,7 @@ use catalog::IndexSpec;
 use document::display::show_document;
 use document::update::Update;
 use document::{DocBuf, DocRef};
+use smallvec::SmallVec;
 
 use super::Stop;
 use super::scratch::{Scratch, Staged};
@@ -48,19 +49,24 @@ impl Maintainer<'_> {
         Ok(())
     }
 
-    /// Puts a document in the place of its older version. `update` says which paths it can have changed.
+    /// The indexes whose keys an update can change.
+    pub(super) fn touched(&self, update: &Update) -> SmallVec<[&ShardIndex; 4]> {
+        self.maintained().filter(|index| touches(update, &index.spec)).collect()
+    }
+
+    /// Puts a document in the place of its older version; `touched` are the indexes whose keys can differ.
     pub(super) fn replace(
         &self,
         scratch: &mut Scratch<'_>,
         document_key: &[u8],
         old: &DocBuf,
         new: &DocBuf,
-        update: &Update,
+        touched: &[&ShardIndex],
     ) -> Result<(), Stop> {
         let mut staged = Staged::default();
         staged.put(document_key.to_vec(), encoding::encode_document(new.bytes(), self.commit));
         staged.count(Some(old.bytes().len()), Some(new.bytes().len()));
-        for index in self.maintained().filter(|index| touches(update, &index.spec)) {
+        for &index in touched {
             let old_keys = index::keys(&index.spec, old.as_doc()).unwrap_or_default();
             let new_keys = index::keys(&index.spec, new.as_doc())?;
             self.change_entries(
@@ -100,7 +106,7 @@ impl Maintainer<'_> {
         document: &DocBuf,
     ) -> Result<u64, Stop> {
         let mut keys = index::keys(&index.spec, document.as_doc())?;
-        let mut missing = smallvec::SmallVec::new();
+        let mut missing = SmallVec::new();
         for fields in keys.keys.drain(..) {
             let entry_key = encoding::index_entry_key(index.spec.id, &fields, document_key);
             if scratch.get(&entry_key)?.is_none() {

@@ -159,6 +159,7 @@ impl Writer<'_> {
         multi: bool,
         return_document: ReturnDocument,
     ) -> Result<Outcome, Stop> {
+        let touched = self.maintainer.touched(update);
         let (mut matched, mut modified, mut returned) = (0, 0, None);
         for key in &candidates.keys {
             let Some(old) = read(scratch, key)? else { continue };
@@ -167,7 +168,7 @@ impl Writer<'_> {
             let new = update.apply(old.as_doc(), Some(&details), &self.eval)?;
             if let Some(new) = &new {
                 check_updated(key, new)?;
-                self.maintainer.replace(scratch, key, &old, new, update)?;
+                self.maintainer.replace(scratch, key, &old, new, &touched)?;
                 modified += 1;
             }
             returned = match return_document {

@@ -18,7 +18,7 @@ use storage::View;
 
 use crate::Failure;
 use crate::encoding::Count;
-use crate::plan::Plan;
+use crate::plan::{Access, Plan};
 use sorter::Sorter;
 use source::{Found, Next, Source};
 
@@ -180,13 +180,17 @@ impl FindExecutor {
         Ok(Progress::Full)
     }
 
-    /// Counts the next documents without keeping them.
+    /// Counts the next documents without keeping them; from index entries alone where their bounds say all.
     pub fn count_batch(&mut self, examined_max: u64) -> Result<(u64, Progress), Failure> {
         let stop_at = self.examined().saturating_add(examined_max);
+        let by_entries = matches!(&self.plan.access, Access::Index(access) if access.is_exact)
+            && matches!(self.stage, Stage::Streaming);
         let mut counted = 0;
         loop {
-            match self.next_located(stop_at)? {
-                Step::Document(_) => counted += 1,
+            let step =
+                if by_entries { self.next_key(stop_at)? } else { self.next_located(stop_at)?.map(drop) };
+            match step {
+                Step::Document(()) => counted += 1,
                 Step::Paused => return Ok((counted, Progress::Paused)),
                 Step::Done => return Ok((counted, Progress::Done)),
             }
@@ -246,6 +250,26 @@ impl FindExecutor {
         }
     }
 
+    /// As `next_located`, without the documents.
+    fn next_key(&mut self, stop_at: u64) -> Result<Step<()>, Failure> {
+        loop {
+            if self.request.limit.is_some_and(|limit| self.passed >= limit) {
+                return Ok(Step::Done);
+            }
+            match self.source.next_key(&mut self.counters, stop_at)? {
+                Next::Paused => return Ok(Step::Paused),
+                Next::Done => return Ok(Step::Done),
+                Next::Found(()) if self.skipped < self.request.skip => self.skipped += 1,
+                Next::Found(()) => {
+                    self.passed += 1;
+                    self.counters.matched += 1;
+                    self.counters.returned += 1;
+                    return Ok(Step::Document(()));
+                }
+            }
+        }
+    }
+
     /// The next document in the order asked for.
     fn next_ordered(&mut self, stop_at: u64) -> Result<Step, Failure> {
         if let Stage::Draining(sorted) = &mut self.stage {
@@ -296,10 +320,20 @@ impl FindExecutor {
 }
 
 /// One document, or why there is none now.
-enum Step {
-    Document(Located),
+enum Step<T = Located> {
+    Document(T),
     Paused,
     Done,
+}
+
+impl<T> Step<T> {
+    fn map<U>(self, f: impl FnOnce(T) -> U) -> Step<U> {
+        match self {
+            Step::Document(document) => Step::Document(f(document)),
+            Step::Paused => Step::Paused,
+            Step::Done => Step::Done,
+        }
+    }
 }
 
 /// The documents of the shard and their bytes, without a scan.

@@ -24,8 +24,8 @@ pub(super) struct Found {
 }
 
 /// What a source has next.
-pub(super) enum Next {
-    Found(Found),
+pub(super) enum Next<T> {
+    Found(T),
     /// As much looked at as allowed.
     Paused,
     Done,
@@ -47,6 +47,8 @@ struct Leg {
     range: KeyRange,
     direction: Direction,
     kind: LegKind,
+    /// What entries of the range are held against.
+    access: Option<Arc<IndexAccess>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -68,11 +70,12 @@ impl Source {
             Access::Document { key, .. } => {
                 let range = KeyRange { start: key.clone(), end: None };
                 let kind = LegKind::Document { through_index: true };
-                legs.push_back(Leg { range, direction: Direction::Forward, kind });
+                legs.push_back(Leg { range, direction: Direction::Forward, kind, access: None });
             }
             Access::Collection { direction } => {
                 let kind = LegKind::Documents { through_index: false };
-                legs.push_back(Leg { range: encoding::document_range(), direction: *direction, kind });
+                let range = encoding::document_range();
+                legs.push_back(Leg { range, direction: *direction, kind, access: None });
             }
             Access::Index(access) => {
                 repeats = access.index.is_multikey();
@@ -87,7 +90,7 @@ impl Source {
     }
 
     /// The next document, unless more than `stop_at` entries and documents have been looked at.
-    pub(super) fn next(&mut self, counters: &mut Counters, stop_at: u64) -> Result<Next, Failure> {
+    pub(super) fn next(&mut self, counters: &mut Counters, stop_at: u64) -> Result<Next<Found>, Failure> {
         loop {
             if counters.keys_examined + counters.docs_examined >= stop_at {
                 return Ok(Next::Paused);
@@ -110,7 +113,10 @@ impl Source {
                 LegKind::Entries => match self.next_pair()? {
                     Some((key, value)) => {
                         counters.keys_examined += 1;
-                        self.follow(&key, &value)?
+                        match self.pointed_at(&key, &value)? {
+                            Some(document_key) => Some(self.follow(&key, document_key)?),
+                            None => None,
+                        }
                     }
                     None => continue,
                 },
@@ -125,6 +131,35 @@ impl Source {
             }
             counters.docs_examined += 1;
             return Ok(Next::Found(found));
+        }
+    }
+
+    /// Passes the next document without looking at it, for bounds that say all.
+    pub(super) fn next_key(&mut self, counters: &mut Counters, stop_at: u64) -> Result<Next<()>, Failure> {
+        loop {
+            if counters.keys_examined + counters.docs_examined >= stop_at {
+                return Ok(Next::Paused);
+            }
+            let Some(leg) = self.legs.front() else { return Ok(Next::Done) };
+            let is_new = match leg.kind {
+                LegKind::Document { .. } => {
+                    let key = leg.range.start.clone();
+                    self.legs.pop_front();
+                    self.fetch(&key)?.is_some()
+                }
+                LegKind::Documents { .. } => match self.next_pair()? {
+                    Some(_) => true,
+                    None => continue,
+                },
+                LegKind::Entries => match self.next_pair()? {
+                    Some((key, value)) => self.pointed_at(&key, &value)?.is_some(),
+                    None => continue,
+                },
+            };
+            counters.keys_examined += 1;
+            if is_new {
+                return Ok(Next::Found(()));
+            }
         }
     }
 
@@ -173,14 +208,21 @@ impl Source {
         }
     }
 
-    /// The document that an entry points to; `None` when it was given before.
-    fn follow(&mut self, key: &[u8], value: &[u8]) -> Result<Option<Found>, Failure> {
-        let document_key = Bytes::from(encoding::decode_index_entry(key, value)?.document_key());
-        if !self.is_new(&document_key) {
+    /// The key of the document that an entry points to; `None` when the entry lies outside the bounds or the document
+    /// was given before.
+    fn pointed_at(&mut self, key: &[u8], value: &[u8]) -> Result<Option<Bytes>, Failure> {
+        let entry = encoding::decode_index_entry(key, value)?;
+        let access = self.legs.front().and_then(|leg| leg.access.as_ref());
+        if access.is_some_and(|access| !access.accepts(entry.fields)) {
             return Ok(None);
         }
+        let document_key = Bytes::from(entry.document_key());
+        Ok(self.is_new(&document_key).then_some(document_key))
+    }
+
+    fn follow(&self, key: &[u8], document_key: Bytes) -> Result<Found, Failure> {
         match self.fetch(&document_key)? {
-            Some(document) => Ok(Some(Found { key: document_key, document })),
+            Some(document) => Ok(Found { key: document_key, document }),
             None => Err(encoding::damaged(key, "is an index entry of a document that is not there").into()),
         }
     }
@@ -200,6 +242,7 @@ impl Source {
 /// The ranges of an index scan in the order in which it visits them.
 fn push_legs(access: &IndexAccess, legs: &mut VecDeque<Leg>) {
     let on_id = access.is_on_id();
+    let shared = (!on_id).then(|| Arc::new(access.clone()));
     let leg = |range: &KeyRange| {
         let single = on_id && range.end == prefix_end(&range.start) && range.start.len() > 1;
         let kind = match (on_id, single) {
@@ -207,7 +250,7 @@ fn push_legs(access: &IndexAccess, legs: &mut VecDeque<Leg>) {
             (true, false) => LegKind::Documents { through_index: true },
             (false, _) => LegKind::Entries,
         };
-        Leg { range: range.clone(), direction: access.direction, kind }
+        Leg { range: range.clone(), direction: access.direction, kind, access: shared.clone() }
     };
     match access.direction {
         Direction::Forward => legs.extend(access.ranges.iter().map(leg)),

@@ -8,10 +8,11 @@ use std::cmp::Ordering;
 
 use base::IndexId;
 use catalog::KeyDirection;
+use document::key;
 use document::sort::{SortDirection, SortSpec};
 use storage::{Direction, KeyRange};
 
-use super::bounds::{Bounds, key_ranges};
+use super::bounds::{Bounds, encoded_ranges, key_ranges};
 use super::conditions::{Condition, Conditions, Group};
 use crate::encoding;
 use crate::state::ShardIndex;
@@ -29,6 +30,17 @@ pub struct IndexAccess {
     pub direction: Direction,
     /// Whether documents come out in the order that the sort asks for.
     pub provides_sort: bool,
+    /// Whether the entries within the bounds are exactly those of matching documents.
+    pub is_exact: bool,
+    /// Bounds of fields behind the ranges, which each entry is held against.
+    checks: Vec<FieldCheck>,
+}
+
+/// Which encodings a field of an entry may have.
+#[derive(Clone, Debug)]
+struct FieldCheck {
+    field: usize,
+    allowed: Vec<KeyRange>,
 }
 
 impl IndexAccess {
@@ -40,13 +52,21 @@ impl IndexAccess {
     ) -> IndexAccess {
         let bounds = choose_bounds(index, conditions);
         let fields: Vec<_> = index.spec.key.iter().map(|(_, direction)| *direction).zip(&bounds).collect();
-        let ranges = key_ranges(key_prefix(index.spec.id), &fields);
+        let (ranges, kept) = key_ranges(key_prefix(index.spec.id), &fields);
+        let behind = fields.iter().enumerate().skip(kept).filter(|(_, (_, bounds))| !bounds.is_full());
+        let checks = behind.map(|(field, (direction, bounds))| FieldCheck {
+            field,
+            allowed: encoded_ranges(bounds, *direction),
+        });
+        let checks = checks.collect();
         let sorted = sort.and_then(|sort| sort_direction(index, &bounds, sort));
         IndexAccess {
             index: index.clone(),
             ranges,
             direction: sorted.unwrap_or(Direction::Forward),
             provides_sort: sorted.is_some(),
+            is_exact: is_exact(index, conditions),
+            checks,
             bounds,
         }
     }
@@ -59,6 +79,26 @@ impl IndexAccess {
     /// Whether the scan is over the documents themselves.
     pub fn is_on_id(&self) -> bool {
         self.index.spec.id == IndexId(0)
+    }
+
+    /// Whether an entry with these encoded fields lies in the bounds; the ranges alone do not say so.
+    pub(crate) fn accepts(&self, fields: &[u8]) -> bool {
+        let mut rest = fields;
+        let mut field = 0;
+        self.checks.iter().all(|check| {
+            while field < check.field {
+                rest = self.split_field(field, rest).map_or(&[], |(_, rest)| rest);
+                field += 1;
+            }
+            let value = self.split_field(field, rest).map_or(rest, |(value, _)| value);
+            check.allowed.iter().any(|range| range.contains(value))
+        })
+    }
+
+    fn split_field<'b>(&self, field: usize, bytes: &'b [u8]) -> Option<(&'b [u8], &'b [u8])> {
+        let (_, direction) = self.index.spec.key.get(field)?;
+        let length = key::encoded_len(bytes, *direction == KeyDirection::Descending)?;
+        bytes.split_at_checked(length)
     }
 
     /// How many leading fields have only single values.
@@ -136,6 +176,19 @@ fn may_combine(index: &ShardIndex, earlier: &Chosen, field: usize, group: Group)
 
 fn arrays_of(index: &ShardIndex, field: usize) -> &[u16] {
     index.multikey.get(field).map_or(&[], Vec::as_slice)
+}
+
+/// Whether the bounds say all that the filter does. Where arrays stand, a second predicate may be left to the filter.
+fn is_exact(index: &ShardIndex, conditions: &Conditions<'_>) -> bool {
+    let is_number = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+    let is_indexed = |condition: &Condition<'_>| {
+        index.spec.key.iter().any(|(path, _)| *path == condition.path)
+            && !condition.path.split('.').any(is_number)
+            && Bounds::are_exact(condition.predicate)
+    };
+    !conditions.opaque
+        && (!index.is_multikey() || conditions.all.len() <= 1)
+        && conditions.all.iter().all(is_indexed)
 }
 
 /// Which way to scan so that documents come out sorted; `None` when they do not.

@@ -85,7 +85,7 @@ impl Interval {
         let (first, last) = (encoded(first), encoded(last));
         let start = if first_inclusive { Some(first.into()) } else { prefix_end(&first) };
         let end = if last_inclusive { prefix_end(&last) } else { Some(last.into()) };
-        let start = start.expect("a key begins with its tag, which is not 0xFF");
+        let start = start.expect("neither a key's tag nor a value's first byte is 0xFF");
         KeyRange { start, end }
     }
 }
@@ -170,25 +170,56 @@ impl Bounds {
             _ => None,
         }
     }
+
+    /// Whether a predicate leaves exactly its bounds, so that an entry says all about its document.
+    pub(super) fn are_exact(predicate: &Predicate) -> bool {
+        match predicate {
+            Predicate::Eq(value) => is_plain(value),
+            Predicate::Gt(value) | Predicate::Gte(value) | Predicate::Lt(value) | Predicate::Lte(value) => {
+                is_plain(value) && !matches!(value, Bson::Double(number) if number.is_nan())
+            }
+            Predicate::In(list) => list.regexes().is_empty() && list.values().iter().all(is_plain),
+            _ => false,
+        }
+    }
+}
+
+/// Whether an entry with the value means that the document has it, and the other way round.
+fn is_plain(value: &Bson) -> bool {
+    match value {
+        Bson::Decimal128(number) => !number.to_string().contains("NaN"),
+        _ => matches!(
+            value,
+            Bson::Double(_)
+                | Bson::Int32(_)
+                | Bson::Int64(_)
+                | Bson::String(_)
+                | Bson::ObjectId(_)
+                | Bson::Boolean(_)
+                | Bson::DateTime(_)
+                | Bson::Timestamp(_)
+        ),
+    }
 }
 
 /// The key ranges of an index scan: every combination of single values in the leading fields, then the intervals of
-/// the first field that has others. In key order.
-pub(super) fn key_ranges(prefix: Vec<u8>, fields: &[(KeyDirection, &Bounds)]) -> Vec<KeyRange> {
+/// the first field that has others. In key order; with the number of fields whose bounds they keep to.
+pub(super) fn key_ranges(prefix: Vec<u8>, fields: &[(KeyDirection, &Bounds)]) -> (Vec<KeyRange>, usize) {
     /// Most ranges that combinations may make; further fields are left to the filter.
     const RANGES_MAX: usize = 2_000;
     let mut prefixes = vec![prefix];
+    let mut kept = 0;
     for (direction, bounds) in fields {
         if bounds.is_full() || prefixes.len().saturating_mul(bounds.0.len()) > RANGES_MAX.max(bounds.0.len())
         {
             break;
         }
+        kept += 1;
         let intervals = in_key_order(bounds, *direction);
         if !bounds.are_points() {
-            return prefixes
-                .iter()
-                .flat_map(|prefix| intervals.iter().map(|interval| interval.key_range(prefix, *direction)))
-                .collect();
+            let within =
+                |prefix: &Vec<u8>| field_ranges(prefix, &intervals, *direction).collect::<Vec<KeyRange>>();
+            return (prefixes.iter().flat_map(within).collect(), kept);
         }
         prefixes = prefixes
             .iter()
@@ -201,7 +232,20 @@ pub(super) fn key_ranges(prefix: Vec<u8>, fields: &[(KeyDirection, &Bounds)]) ->
             })
             .collect();
     }
-    prefixes.into_iter().map(KeyRange::prefix).collect()
+    (prefixes.into_iter().map(KeyRange::prefix).collect(), kept)
+}
+
+/// The encodings of one field that lie in its bounds.
+pub(super) fn encoded_ranges(bounds: &Bounds, direction: KeyDirection) -> Vec<KeyRange> {
+    field_ranges(&[], &in_key_order(bounds, direction), direction).collect()
+}
+
+fn field_ranges(
+    prefix: &[u8],
+    intervals: &[&Interval],
+    direction: KeyDirection,
+) -> impl Iterator<Item = KeyRange> {
+    intervals.iter().map(move |interval| interval.key_range(prefix, direction))
 }
 
 fn in_key_order(bounds: &Bounds, direction: KeyDirection) -> Vec<&Interval> {

@@ -33,6 +33,8 @@ pub(super) struct Conditions<'f> {
     pub(super) all: Vec<Condition<'f>>,
     /// The branches of each `$or` at the top.
     pub(super) ors: Vec<&'f [Node]>,
+    /// Whether the filter says more than `all`.
+    pub(super) opaque: bool,
     groups: usize,
 }
 
@@ -54,7 +56,11 @@ impl<'f> Conditions<'f> {
                     self.collect(child, prefix, group);
                 }
             }
-            Node::Or(branches) if group == Group::TOP => self.ors.push(branches),
+            Node::True => {}
+            Node::Or(branches) if group == Group::TOP => {
+                self.opaque = true;
+                self.ors.push(branches);
+            }
             Node::Field { path, predicate } => {
                 // Inside $elemMatch, a number may be a position in a nested array, which is not indexed as such.
                 let nested = group != Group::TOP;
@@ -64,7 +70,7 @@ impl<'f> Conditions<'f> {
                 let path = if nested { format!("{prefix}.{path}") } else { path.to_string() };
                 self.add(path, predicate, group);
             }
-            _ => {}
+            _ => self.opaque = true,
         }
     }
 
@@ -90,6 +96,7 @@ impl<'f> Conditions<'f> {
     }
 
     fn new_group(&mut self, path: &str) -> Group {
+        self.opaque = true;
         self.groups += 1;
         Group { id: self.groups, fixed_components: path.split('.').count() }
     }
