@@ -36,6 +36,9 @@ use crate::trace::Event;
 const TURN_COMMANDS_MAX: usize = 1_024;
 /// Time between two commands that a leader gives itself, in milliseconds.
 const UPKEEP_INTERVAL_MS: u64 = 60_000;
+/// The first byte of retry records' keys, for the bug that loses them.
+#[cfg(feature = "bugs")]
+const RETRY_TAG: u8 = query::encoding::TAG_RETRY;
 const CHANGING: &str = "the primary of this shard is changing";
 
 /// See the module's comment.
@@ -418,6 +421,12 @@ impl<M: StateMachine> Owner<M> {
         if self.node.has_bug(Bug::EvaluateWithoutOverlay) {
             let nothing = Overlay::default();
             return self.machine.evaluate(&cx, OverlayReader::new(view, &nothing), command, batch);
+        }
+        #[cfg(feature = "bugs")]
+        if self.node.has_bug(Bug::RetryRecordLost) {
+            let reply = self.machine.evaluate(&cx, OverlayReader::new(view, &self.overlay), command, batch);
+            batch.ops.retain(|op| op.key().first() != Some(&RETRY_TAG));
+            return reply;
         }
         self.machine.evaluate(&cx, OverlayReader::new(view, &self.overlay), command, batch)
     }
