@@ -48,7 +48,10 @@ pub(crate) fn check_documents(history: &mut History, view: &dyn View) {
     }
     for id in documents.keys().filter(|id| !history.documents.contains_key(*id)) {
         let deleted = history.deleted.contains(id);
-        found.push(format!("{id} is there although {}", if deleted { "it was deleted" } else { "nobody has it" }));
+        found.push(format!(
+            "{id} is there although {}",
+            if deleted { "it was deleted" } else { "nobody has it" }
+        ));
     }
     for (name, document) in &documents {
         if name.starts_with("counter") {

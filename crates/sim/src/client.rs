@@ -42,7 +42,9 @@ pub(crate) struct Client {
 
 /// The names of the registers, counters and lists.
 pub(crate) fn shared_names() -> impl Iterator<Item = String> {
-    ["register", "counter", "list"].into_iter().flat_map(|kind| (0..SHARED).map(move |at| format!("{kind}-{at}")))
+    ["register", "counter", "list"]
+        .into_iter()
+        .flat_map(|kind| (0..SHARED).map(move |at| format!("{kind}-{at}")))
 }
 
 impl Client {
@@ -258,12 +260,13 @@ impl Client {
             Code::NOT_WRITABLE_PRIMARY,
             Code::STALE_CONFIG,
         ];
-        let mut history = self.world.history.lock();
-        history.resent += 1;
-        if !retried.contains(&error.code) {
-            history.violation(format!("client {} was answered {error}", self.number));
+        {
+            let mut history = self.world.history.lock();
+            history.resent += 1;
+            if !retried.contains(&error.code) {
+                history.violation(format!("client {} was answered {error}", self.number));
+            }
         }
-        drop(history);
         self.world.pause(10_000).await;
     }
 

@@ -64,7 +64,10 @@ fn print(report: &Report, always_trace: bool, out: &mut impl Write) -> std::io::
         report.tail.iter().try_for_each(|line| writeln!(out, "{line}"))?;
     }
     let Report { seed, trace_hash, trace_lines, answered, resent, .. } = report;
-    writeln!(out, "seed {seed}: trace {trace_hash:016x} ({trace_lines} lines), {answered} answered, {resent} resent")?;
+    writeln!(
+        out,
+        "seed {seed}: trace {trace_hash:016x} ({trace_lines} lines), {answered} answered, {resent} resent"
+    )?;
     for violation in &report.violations {
         writeln!(out, "  VIOLATION: {violation}")?;
     }

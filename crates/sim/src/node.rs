@@ -97,7 +97,9 @@ impl Process {
     pub(crate) fn create_missing(&self) {
         let host = self.host.clone();
         self.machinery.spawn(Box::pin(async move {
-            if host.catalog().is_none() && host.create_catalog(CATALOG_REPLICA, KvBatch::default()).await.is_err() {
+            if host.catalog().is_none()
+                && host.create_catalog(CATALOG_REPLICA, KvBatch::default()).await.is_err()
+            {
                 return;
             }
             if host.shard(SHARD).is_none() {
@@ -151,20 +153,25 @@ impl Machinery {
     /// Group commit: everything that waits is written, then fsynced once.
     async fn write_forever(&self) {
         loop {
-            let group = std::mem::take(&mut *self.writes.lock());
+            let group = self.take_writes();
             if group.is_empty() {
                 self.write_submitted.notified().await;
                 continue;
             }
-            let result = self.write_group(&group).await;
-            for (_, done) in group {
+            let (batches, waiting): (Vec<_>, Vec<_>) = group.into_iter().unzip();
+            let result = self.write_group(batches).await;
+            for done in waiting {
                 done(result.clone());
             }
         }
     }
 
-    async fn write_group(&self, group: &VecDeque<(LogBatch, WriteDone)>) -> Result<(), Fault> {
-        for (batch, _) in group {
+    fn take_writes(&self) -> VecDeque<(LogBatch, WriteDone)> {
+        std::mem::take(&mut *self.writes.lock())
+    }
+
+    async fn write_group(&self, batches: Vec<LogBatch>) -> Result<(), Fault> {
+        for batch in &batches {
             self.world.pause(100).await;
             self.world.note_logged(batch);
             self.log.append(batch)?;

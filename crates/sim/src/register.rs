@@ -51,8 +51,7 @@ mod tests {
     #[test]
     fn a_read_may_see_a_write_that_overlaps_it_or_the_value_before() {
         for value in [0, 1] {
-            let history =
-                [op(1, 4, RegisterAction::Write(1)), op(2, 3, RegisterAction::Read(value))];
+            let history = [op(1, 4, RegisterAction::Write(1)), op(2, 3, RegisterAction::Read(value))];
             assert!(is_linearizable(&history, 0), "reading {value}");
         }
     }

@@ -128,7 +128,8 @@ async fn operate(world: &Arc<World>, options: &Options) -> String {
 
 async fn start(world: &Arc<World>, options: &Options) -> Result<Arc<Process>, String> {
     world.trace("process starts");
-    let process = Process::start(world, options).await.map_err(|fault| format!("the node does not start: {fault}"))?;
+    let process =
+        Process::start(world, options).await.map_err(|fault| format!("the node does not start: {fault}"))?;
     let process = Arc::new(process);
     process.create_missing();
     world.set_process(Some(process.clone()));
@@ -207,7 +208,9 @@ async fn check_catalog(world: &World, process: &Process) {
     let catalog = process.host.catalog().expect("the process is complete");
     let (view, state) = match catalog.read().await {
         Ok(pair) => pair,
-        Err(error) => return world.history.lock().violation(format!("the last read of the catalog: {error}")),
+        Err(error) => {
+            return world.history.lock().violation(format!("the last read of the catalog: {error}"));
+        }
     };
     let found: std::collections::BTreeSet<String> =
         state.active().map(|record| record.namespace.collection.clone()).collect();
@@ -217,7 +220,13 @@ async fn check_catalog(world: &World, process: &Process) {
         history.violation(what);
     }
     let applied = catalog.applied_index();
-    check::check_replay(&mut history, CATALOG_REPLICA, &world.logged(CATALOG_REPLICA), applied, view.as_ref());
+    check::check_replay(
+        &mut history,
+        CATALOG_REPLICA,
+        &world.logged(CATALOG_REPLICA),
+        applied,
+        view.as_ref(),
+    );
     let statuses: Vec<ReplicaStatus> = process.host.replicas();
     if statuses.iter().any(|status| status.applied > status.commit) {
         history.violation(format!("something was applied before it was committed: {statuses:?}"));

@@ -88,9 +88,10 @@ impl World {
         let line = format!("{at_us:>9} {line}");
         let mut trace = self.trace.lock();
         // FNV-1a.
-        trace.hash = line.bytes().chain([b'\n']).fold(trace.hash, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3)
-        });
+        trace.hash = line
+            .bytes()
+            .chain([b'\n'])
+            .fold(trace.hash, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3));
         trace.lines += 1;
         if trace.tail.len() == TAIL_LINES {
             trace.tail.pop_front();
