@@ -4,8 +4,12 @@
 //! A region of `raft-engine` is a replica; region 0 holds keys of the node. `raft-engine` keeps a CRC-32 of every block
 //! of entries and checks it on each read; it keeps keys and values in memory after it checked them at the start.
 //!
+//! A replica that comes back with fewer entries than its state says answers faults until it is cleaned.
+//!
 //! Always holds: what would make `raft-engine` panic (a hole in a replica's log, a failed fsync) ends as a [`Fault`],
 //! after which every write answers the same fault.
+
+mod tail;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -61,6 +65,8 @@ pub struct EngineRaftLog<F: FileSystem = DefaultFileSystem> {
     id: u64,
     /// Held while a batch is checked and written; the fault that ended writing.
     writing: Mutex<Option<Fault>>,
+    /// Replicas whose logs came back with less than their own state says.
+    damaged: Mutex<BTreeMap<ReplicaId, Fault>>,
 }
 
 /// How `raft-engine` learns an entry's index.
@@ -101,11 +107,12 @@ impl<F: FileSystem + 'static> EngineRaftLog<F> {
             enable_log_recycle: true,
             ..raft_engine::Config::default()
         };
+        tail::check(path).map_err(|fault| fault.context(context()))?;
         let open = || raft_engine::Engine::open_with_file_system(config, file_system);
         let engine = caught("opening", open).map_err(|fault| fault.context(context()))?;
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        let log = EngineRaftLog { engine, id, writing: Mutex::new(None) };
-        log.ensure_fence().map_err(|fault| fault.context(context()))?;
+        let log = EngineRaftLog { engine, id, writing: Mutex::new(None), damaged: Mutex::default() };
+        log.ensure_fence().and_then(|()| log.find_damage()).map_err(|fault| fault.context(context()))?;
         Ok(log)
     }
 
@@ -132,6 +139,32 @@ impl<F: FileSystem + 'static> EngineRaftLog<F> {
             shapes.insert(*replica, check_entries(*replica, before, writes)?);
         }
         Ok(())
+    }
+
+    /// Compares what came back of each replica's entries with its state, which was written with them or after them.
+    fn find_damage(&self) -> Result<()> {
+        let mut damaged = BTreeMap::new();
+        for replica in self.replicas()? {
+            let Some(state) = self.state(replica)? else { continue };
+            let (first, last) =
+                self.bounds(replica)?.unwrap_or((state.truncated_index.next(), state.truncated_index));
+            if first > state.truncated_index.next() || last < state.commit {
+                let fault = Fault::corruption(format!(
+                    "the Raft log lost entries of replica {replica}: it has {first} to {last}, and should have {} to \
+                     at least {}",
+                    state.truncated_index.next(),
+                    state.commit
+                ));
+                tracing::error!(%replica, %fault, "a replica's Raft log is damaged");
+                damaged.insert(replica, fault);
+            }
+        }
+        *self.damaged.lock() = damaged;
+        Ok(())
+    }
+
+    fn check_undamaged(&self, replica: ReplicaId) -> Result<()> {
+        self.damaged.lock().get(&replica).cloned().map_or(Ok(()), Err)
     }
 
     /// Writes the fence's entry into a new log.
@@ -167,7 +200,7 @@ impl<F: FileSystem + 'static> RaftLog for EngineRaftLog<F> {
         let mut replicas = Vec::new();
         for region in self.engine.raft_groups() {
             let replica = ReplicaId(region);
-            if !matches!(region, NODE_REGION | FENCE_REGION) && self.state(replica)?.is_some() {
+            if !matches!(region, NODE_REGION | FENCE_REGION) && self.engine.get(region, STATE_KEY).is_some() {
                 replicas.push(replica);
             }
         }
@@ -176,12 +209,14 @@ impl<F: FileSystem + 'static> RaftLog for EngineRaftLog<F> {
     }
 
     fn state(&self, replica: ReplicaId) -> Result<Option<ReplicaLogState>> {
+        self.check_undamaged(replica)?;
         let Some(record) = self.engine.get(replica.get(), STATE_KEY) else { return Ok(None) };
         let body = codec::unseal(record.into(), &format!("the state of replica {replica} in the Raft log"))?;
         codec::decode_state(body).map(Some)
     }
 
     fn bounds(&self, replica: ReplicaId) -> Result<Option<(LogIndex, LogIndex)>> {
+        self.check_undamaged(replica)?;
         let first = self.engine.first_index(replica.get());
         let last = self.engine.last_index(replica.get());
         Ok(first.zip(last).map(|(first, last)| (LogIndex(first), LogIndex(last))))
@@ -228,8 +263,14 @@ impl<F: FileSystem + 'static> RaftLog for EngineRaftLog<F> {
             return Err(fault.clone());
         }
         self.check(&batch)?;
+        let cleaned: Vec<ReplicaId> =
+            batch.replicas.iter().filter(|(_, writes)| writes.clean).map(|(replica, _)| *replica).collect();
         let written = caught("writing", || self.engine.write(&mut to_engine(batch)?, true));
-        written.map(|_| ()).map_err(|fault| writing.insert(fault).clone())
+        written.map_err(|fault| writing.insert(fault).clone())?;
+        if !cleaned.is_empty() {
+            self.damaged.lock().retain(|replica, _| !cleaned.contains(replica));
+        }
+        Ok(())
     }
 
     /// Also removes old files, which may rewrite live entries of them: call it from a thread that may block, every few

@@ -1,14 +1,15 @@
 //! The Raft log after power failures and failed writes: nothing acknowledged is missing, a batch is there as a whole or
 //! not at all.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use base::{LogIndex, ReplicaId};
+use storage::fault::FaultKind;
 use storage::{EngineRaftLog, LogBatch, LogOptions, RaftLog, ReplicaWrites};
 
 use crate::faulty_files::FaultyFiles;
-use crate::support::{append, chooser, entry, small_log, state};
+use crate::support::{append, chooser, entry, small_log, state, writes};
 
 fn open(path: &Path, files: &Arc<FaultyFiles>, options: &LogOptions) -> EngineRaftLog<FaultyFiles> {
     EngineRaftLog::open_with_file_system(path, options, files.clone()).expect("a new or intact log")
@@ -134,17 +135,80 @@ fn a_flipped_bit_under_an_entry_is_a_fault_for_who_reads_it() {
     log.entries(ReplicaId(6), LogIndex(2), LogIndex(3), usize::MAX).expect("the other batch is intact");
 }
 
+#[test]
+fn damage_before_the_last_batch_is_never_taken_for_a_torn_tail() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let path = directory.path().join("raft");
+    let log = EngineRaftLog::open(&path, &small_log()).expect("a new log");
+    for index in 1..=3 {
+        log.write(batch(index, 1)).expect("synced");
+    }
+    drop(log);
+    let newest = newest_file(&path);
+    let intact = std::fs::read(&newest).expect("readable");
+    let (start, end) = (position(&intact, b"entry 1 of term 5"), position(&intact, b"entry 3 of term 5"));
+    let mut refused = 0;
+    // From the first batch's entries to the third one's: headers, blocks of entries and footers.
+    for offset in (start..end - 60).step_by(7) {
+        let mut bytes = intact.clone();
+        bytes[offset] ^= 0x20;
+        std::fs::write(&newest, &bytes).expect("writable");
+        match EngineRaftLog::open(&path, &small_log()) {
+            Err(fault) => {
+                assert_eq!(fault.kind, FaultKind::Corruption, "{fault}");
+                refused += 1;
+            }
+            Ok(log) => {
+                let bounds = log.bounds(ReplicaId(9)).expect("readable");
+                assert_eq!(bounds, Some((LogIndex(1), LogIndex(3))), "nothing is dropped (byte {offset})");
+                let damaged = REPLICAS.iter().any(|&replica| {
+                    log.entries(ReplicaId(replica), LogIndex(1), LogIndex(4), usize::MAX).is_err()
+                });
+                assert!(damaged, "the flipped bit is in some entry (byte {offset})");
+            }
+        }
+    }
+    assert!(refused > 5, "headers and footers were hit: {refused} times");
+}
+
+#[test]
+fn a_replica_with_fewer_entries_than_its_state_says_is_damaged_until_it_is_cleaned() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let log = EngineRaftLog::open(directory.path(), &small_log()).expect("a new log");
+    log.write(append(1, vec![entry(1, 1)])).expect("synced");
+    let untrue = ReplicaWrites { state: Some(state(2, 0)), ..ReplicaWrites::default() };
+    log.write(writes(1, untrue)).expect("synced");
+    log.write(writes(2, ReplicaWrites { state: Some(state(0, 0)), ..ReplicaWrites::default() }))
+        .expect("synced");
+    drop(log);
+
+    let log = EngineRaftLog::open(directory.path(), &small_log()).expect("the log itself opens");
+    assert_eq!(log.replicas(), Ok(vec![ReplicaId(1), ReplicaId(2)]));
+    assert_eq!(log.state(ReplicaId(2)), Ok(Some(state(0, 0))));
+    let fault = log.state(ReplicaId(1)).expect_err("entry 2 is committed and missing");
+    assert!(fault.message.contains("the Raft log lost entries of replica r1"), "{fault}");
+    assert_eq!(log.bounds(ReplicaId(1)), Err(fault));
+    log.write(writes(1, ReplicaWrites { clean: true, ..ReplicaWrites::default() })).expect("synced");
+    assert_eq!(log.state(ReplicaId(1)), Ok(None));
+}
+
 /// Changes one bit where `text` first stands in the newest file of a log.
 fn flip_in_newest_file(directory: &Path, text: &[u8]) {
-    let mut files: Vec<_> =
-        std::fs::read_dir(directory).expect("the log").flatten().map(|it| it.path()).collect();
-    files.retain(|path| path.extension().is_some_and(|extension| extension == "raftlog"));
-    files.sort();
-    let path = files.last().expect("the log has a file");
-    let mut bytes = std::fs::read(path).expect("readable");
-    let position = bytes.windows(text.len()).position(|window| window == text).expect("the text is there");
+    let path = newest_file(directory);
+    let mut bytes = std::fs::read(&path).expect("readable");
+    let position = position(&bytes, text);
     bytes[position] ^= 1;
     std::fs::write(path, bytes).expect("writable");
+}
+
+fn newest_file(directory: &Path) -> PathBuf {
+    let items = std::fs::read_dir(directory).expect("the log").flatten();
+    let paths = items.map(|item| item.path());
+    paths.filter(|path| path.extension().is_some_and(|it| it == "raftlog")).max().expect("the log has a file")
+}
+
+fn position(bytes: &[u8], text: &[u8]) -> usize {
+    bytes.windows(text.len()).position(|window| window == text).expect("the text is there")
 }
 
 #[test]
