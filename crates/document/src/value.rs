@@ -318,10 +318,17 @@ impl<'a> DocRef<'a> {
         self.iter().next().is_none()
     }
 
-    /// An owned copy. Of fields with equal names the last wins, in the place of the first.
+    /// An owned copy. Of fields with equal names the first wins, as in [`DocRef::get`]: what an index or a filter saw in
+    /// the bytes is what an update of the tree keeps.
     pub fn to_document(self) -> Document {
         match self {
-            DocRef::Raw(raw) => raw.iter().map(|(name, value)| (name.to_owned(), value.to_bson())).collect(),
+            DocRef::Raw(raw) => {
+                let mut document = Document::new();
+                for (name, value) in raw.iter() {
+                    document.entry(name).or_insert_with(|| value.to_bson());
+                }
+                document
+            }
             DocRef::Tree(document) => document.clone(),
         }
     }
@@ -625,6 +632,16 @@ mod tests {
             assert_eq!(raw.as_doc().get(name).expect("present").to_bson(), *value, "{name}");
         }
         assert!(raw.as_doc().get("absent").is_none());
+    }
+
+    #[test]
+    fn of_fields_with_equal_names_the_first_is_read_and_kept() {
+        let mut bytes = DocBuf::encode(&doc! { "a": 1, "b": 2 }).expect("encodes").into_bytes().to_vec();
+        let name = bytes.iter().position(|byte| *byte == b'b').expect("has the name");
+        bytes[name] = b'a';
+        let twice = DocBuf::from_validated(bytes.into());
+        assert_eq!(twice.as_doc().get("a").map(|value| value.to_bson()), Some(Bson::Int32(1)));
+        assert_eq!(twice.to_document(), doc! { "a": 1 });
     }
 
     #[test]
