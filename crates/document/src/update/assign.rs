@@ -23,7 +23,7 @@ impl Assign {
     /// Encodes the value once for all documents.
     pub(super) fn new(value: Bson) -> Result<Assign> {
         let mut bytes = Vec::new();
-        let tag = super::splice::encode_value(&value, &mut bytes)?;
+        let tag = super::splice::encode_value(value.clone(), &mut bytes)?;
         let depth = super::finish::depth(&value);
         Ok(Assign { value, encoded: (tag, bytes), depth })
     }

@@ -33,7 +33,7 @@ use crate::context::{EvalContext, Variables};
 use crate::filter::{Filter, MatchDetails};
 use crate::path::Path;
 use crate::pipeline::Pipeline;
-use crate::value::{DocBuf, DocRef, Value};
+use crate::value::{DocBuf, DocRef, RawDoc, Value};
 
 use self::parse::Modifiers;
 pub use self::parse::OPERATORS;
@@ -120,6 +120,9 @@ impl Update {
             }
             Form::Modifiers { modifiers, splices } => match old {
                 DocRef::Raw(raw) if *splices => splice::apply(&modifiers.fields, raw, cx),
+                DocRef::Raw(raw) if raw.get("_id").is_some() => {
+                    apply_to_fields(modifiers, raw, positional, cx)
+                }
                 _ => apply_modifiers(modifiers, old, positional, cx),
             },
         }
@@ -199,6 +202,24 @@ fn apply_modifiers(
     }
     check_id(modifiers, id.as_ref(), &mut document)?;
     finish::updated(document).map(Some)
+}
+
+/// As [`apply_modifiers`], for stored documents: decodes only the top-level fields that are written, and copies the
+/// bytes of all others.
+fn apply_to_fields(
+    modifiers: &Modifiers,
+    old: RawDoc<'_>,
+    positional: Option<&MatchDetails>,
+    cx: &EvalContext,
+) -> Result<Option<DocBuf>> {
+    let mut document = splice::decode_fields(old, &modifiers.top_level);
+    let id = document.get("_id").cloned();
+    let array_index = positional.and_then(|details| details.array_index);
+    if !walk::apply(modifiers, &mut document, array_index, false, cx)? {
+        return Ok(None);
+    }
+    check_id(modifiers, id.as_ref(), &mut document)?;
+    splice::replace_fields(old, &modifiers.top_level, document).map(Some)
 }
 
 /// Operators must leave an `_id` that there was as it was. An equal number of another type counts as the same.

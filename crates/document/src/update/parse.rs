@@ -36,6 +36,8 @@ pub(super) struct Modifiers {
     pub(super) positional: bool,
     /// Every path it writes.
     pub(super) paths: Vec<Vec<Step>>,
+    /// The first names of those paths.
+    pub(super) top_level: BTreeSet<String>,
 }
 
 /// The update operators, sorted by name. `COMPATIBILITY.md` lists them from here.
@@ -125,6 +127,9 @@ impl Modifiers {
     fn insert(&mut self, path: &str, steps: Vec<Step>, leaf: Leaf) -> Result<()> {
         self.fields.insert(path, &steps, leaf)?;
         self.positional |= steps.contains(&Step::Positional);
+        if let Some(Step::Field(Name(first))) = steps.first() {
+            self.top_level.insert(first.clone());
+        }
         self.paths.push(steps);
         Ok(())
     }

@@ -1,10 +1,13 @@
-//! Updates of top-level fields by splicing the document's bytes, without decoding the rest.
+//! Updates by splicing the document's bytes, so that only what they write is decoded and encoded.
 //!
-//! The hot path of small updates. It takes the operators that look at one field and nothing else; whatever it writes is
-//! what `walk` would write (checked by a property test).
+//! [`apply`] is the hot path of small updates: it takes the operators that look at one top-level field and nothing else.
+//! [`decode_fields`] and [`replace_fields`] surround `walk` for all others. Whatever comes out is what decoding the whole
+//! document gives (checked by a property test), and untouched fields keep their bytes.
+
+use std::collections::BTreeSet;
 
 use base::{Error, Result};
-use bson::Bson;
+use bson::{Bson, Document};
 use smallvec::SmallVec;
 
 use super::finish;
@@ -46,8 +49,70 @@ pub(super) fn apply(fields: &Fields, old: RawDoc<'_>, cx: &EvalContext) -> Resul
     splices.assemble(&appended).map(Some)
 }
 
+/// The fields with these names, and `_id`.
+pub(super) fn decode_fields(old: RawDoc<'_>, names: &BTreeSet<String>) -> Document {
+    let mut document = Document::new();
+    let mut elements = old.iter();
+    while let Some(element) = elements.next_element() {
+        let Some(name) = name_of(&element) else { continue };
+        if (names.contains(name) || name == "_id")
+            && let Some(value) = element.decode()
+        {
+            document.entry(name).or_insert_with(|| value.to_bson());
+        }
+    }
+    document
+}
+
+/// The old document with the fields of these names as they are in `new`: in their places, left out when they are absent
+/// there, appended when they were absent before.
+pub(super) fn replace_fields(old: RawDoc<'_>, names: &BTreeSet<String>, mut new: Document) -> Result<DocBuf> {
+    let mut bytes = Vec::with_capacity(old.bytes().len() + 64);
+    bytes.extend_from_slice(&[0; 4]);
+    let mut written: SmallVec<[&str; 8]> = SmallVec::new();
+    let mut elements = old.iter();
+    while let Some(element) = elements.next_element() {
+        match name_of(&element) {
+            Some(name) if names.contains(name) && !written.contains(&name) => {
+                written.push(name);
+                if let Some(value) = new.get_mut(name) {
+                    push_field(name, std::mem::take(value), &mut bytes)?;
+                }
+            }
+            _ => {
+                bytes.push(element.tag);
+                bytes.extend_from_slice(element.name);
+                bytes.push(0);
+                bytes.extend_from_slice(element.value);
+            }
+        }
+    }
+    for (name, value) in new {
+        if names.contains(&name) && !written.contains(&name.as_str()) {
+            push_field(&name, value, &mut bytes)?;
+        }
+    }
+    bytes.push(0);
+    finish::check_size(bytes.len())?;
+    let len = i32::try_from(bytes.len()).map_err(|_| too_long())?;
+    bytes.splice(..4, len.to_le_bytes());
+    Ok(DocBuf::from_validated(bytes.into()))
+}
+
+fn name_of<'a>(element: &RawElement<'a>) -> Option<&'a str> {
+    std::str::from_utf8(element.name).ok()
+}
+
+fn push_field(name: &str, value: Bson, out: &mut Vec<u8>) -> Result<()> {
+    finish::check_depth(finish::depth(&value))?;
+    let mut bytes = Vec::new();
+    let tag = encode_value(value, &mut bytes)?;
+    out.extend_from_slice(&element(tag, name, &bytes));
+    Ok(())
+}
+
 /// Appends the value's bytes and returns its type byte.
-pub(super) fn encode_value(value: &Bson, out: &mut Vec<u8>) -> Result<u8> {
+pub(super) fn encode_value(value: Bson, out: &mut Vec<u8>) -> Result<u8> {
     match value {
         Bson::Int32(number) => {
             out.extend_from_slice(&number.to_le_bytes());
@@ -62,7 +127,7 @@ pub(super) fn encode_value(value: &Bson, out: &mut Vec<u8>) -> Result<u8> {
             Ok(0x01)
         }
         other => {
-            let wrapped = DocBuf::encode(&[(String::new(), other.clone())].into_iter().collect())?;
+            let wrapped = DocBuf::encode(&[(String::new(), other)].into_iter().collect())?;
             let element = wrapped.as_raw().iter().next_element();
             let element = element.expect("a document of one field has an element");
             out.extend_from_slice(element.value);
@@ -157,7 +222,7 @@ impl Splices<'_> {
                 if change == Change::Written {
                     finish::check_depth(finish::depth(&value))?;
                     let mut bytes = Vec::new();
-                    let tag = encode_value(&value, &mut bytes)?;
+                    let tag = encode_value(value, &mut bytes)?;
                     self.replace(target, name, tag, &bytes);
                 }
             }
@@ -203,13 +268,10 @@ fn append(operator: &Operator, name: &str, site: &Site<'_>, out: &mut Vec<u8>) -
         out.extend_from_slice(&element(assign.encoded.0, name, &assign.encoded.1));
         return Ok(());
     }
-    if let Some(value) = operator.create(site)? {
-        finish::check_depth(finish::depth(&value))?;
-        let mut bytes = Vec::new();
-        let tag = encode_value(&value, &mut bytes)?;
-        out.extend_from_slice(&element(tag, name, &bytes));
+    match operator.create(site)? {
+        Some(value) => push_field(name, value, out),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 fn element(tag: u8, name: &str, value: &[u8]) -> Vec<u8> {
