@@ -408,7 +408,10 @@ fn keyspace_from_text(text: &str) -> Option<KeyspaceName> {
 
 /// Turns an error of the engine into a fault, telling I/O from damage.
 fn fault(context: &str, error: &fjall::Error) -> Fault {
-    let message = format!("{context}: {error}");
+    let message = match error {
+        fjall::Error::Poisoned => format!("{context}: writing its tables or its journal failed earlier"),
+        error => format!("{context}: {error}"),
+    };
     match error {
         fjall::Error::Io(_) | fjall::Error::Poisoned | fjall::Error::Storage(fjall::LsmError::Io(_)) => {
             Fault::io(message)

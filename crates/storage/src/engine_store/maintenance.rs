@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use fjall::AbstractTree;
+use fjall::{AbstractTree, PersistMode};
 use parking_lot::{Condvar, Mutex};
 
 use super::{Keyspace, Shared};
@@ -81,6 +81,9 @@ fn run(shared: &Shared) {
                 journals = free_journals(shared, journals)?;
                 if shared.dirty.load(Ordering::Acquire) {
                     shared.persist()?;
+                } else {
+                    // Learns whether the engine's own threads have failed: a writer may already wait for them in vain.
+                    shared.checked(|| shared.db.persist(PersistMode::Buffer))?;
                 }
             }
             Ok::<(), Fault>(())

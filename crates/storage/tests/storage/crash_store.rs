@@ -213,3 +213,23 @@ fn a_flipped_bit_in_a_table_is_reported_by_who_reads_it() {
     };
     assert_eq!(fault.kind, FaultKind::Corruption, "{fault}");
 }
+
+#[test]
+fn when_tables_cannot_be_written_every_later_write_fails_with_the_same_fault() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let store = FjallStore::open(directory.path(), small_store()).expect("a new store");
+    store.create_keyspace(keyspace(1)).expect("created");
+    let tables = directory.path().join("fjall").join("keyspaces").join("1").join("tables");
+    std::fs::remove_dir_all(tables).expect("the tables' directory");
+    // The engine's threads write tables in the background: the failure shows at some later write.
+    let value = vec![7; 64 << 10];
+    let fault = (1..100_000)
+        .find_map(|index| {
+            std::thread::yield_now();
+            store.apply(keyspace(1), &put("k", value.clone()), LogIndex(index)).err()
+        })
+        .expect("the failure is noticed");
+    assert_eq!(fault.kind, FaultKind::Io, "{fault}");
+    assert_eq!(store.flush().expect_err("nothing is written any more"), fault);
+    assert_eq!(store.create_keyspace(keyspace(2)).expect_err("nothing is written any more"), fault);
+}
