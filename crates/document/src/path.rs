@@ -8,9 +8,13 @@
 use std::fmt;
 use std::ops::ControlFlow;
 
+use base::{Code, Error, Result, limits};
 use serde::{Deserialize, Serialize};
 
 use crate::value::{ArrayRef, DocRef, Value};
+
+/// Most parts of a path from a client.
+const PARTS_MAX: usize = 2 * limits::NESTING_MAX;
 
 /// A dotted path, split into its parts. `"a..b"` has an empty part in the middle; `""` has one empty part.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -41,6 +45,14 @@ impl Path {
     /// Splits at the dots. Takes any string; where empty parts are refused, the caller asks `has_empty_part`.
     pub fn parse(text: &str) -> Path {
         Path { parts: text.split('.').map(Part::new).collect() }
+    }
+
+    /// As [`Path::parse`] for text from a client: `Overflow` when it has more parts than any document has levels.
+    pub fn parse_bounded(text: &str) -> Result<Path> {
+        if memchr::memchr_iter(b'.', text.as_bytes()).nth(PARTS_MAX - 1).is_some() {
+            return Err(Error::new(Code::OVERFLOW, "FieldPath is too long"));
+        }
+        Ok(Path::parse(text))
     }
 
     /// A path of these parts; at least one.

@@ -13,6 +13,7 @@ use bson::{Bson, Document};
 use serde::{Deserialize, Serialize};
 
 use crate::display::show_value;
+use crate::expression;
 use crate::key;
 use crate::number::Number;
 use crate::order;
@@ -59,7 +60,7 @@ impl SortSpec {
     pub fn parse(doc: DocRef<'_>) -> Result<SortSpec> {
         let mut keys: Vec<(Path, SortDirection)> = Vec::new();
         for (name, value) in doc.iter() {
-            let path = parse_path(name)?;
+            let path = expression::field::parse(name)?;
             let direction = parse_direction(name, &value)?;
             if keys.iter().any(|(earlier, _)| *earlier == path) {
                 return Err(Error::bad_value(format!("$sort key must not be duplicate: {name}")));
@@ -113,35 +114,6 @@ fn sort_value<'a>(doc: DocRef<'a>, path: &Path, direction: SortDirection) -> Val
     };
     path::sort_values(doc, path, &mut consider);
     best.unwrap_or(Value::Null)
-}
-
-fn parse_path(name: &str) -> Result<Path> {
-    let path = Path::parse(name);
-    if path.has_empty_part() {
-        let message = if name.is_empty() {
-            "FieldPath cannot be constructed with empty string"
-        } else if name.ends_with('.') {
-            "FieldPath must not end with a '.'."
-        } else {
-            "FieldPath field names may not be empty strings."
-        };
-        let code = if name.is_empty() {
-            40_352
-        } else if name.ends_with('.') {
-            40_353
-        } else {
-            15_998
-        };
-        return Err(Error::new(Code(code), message));
-    }
-    if let Some(part) = path.parts().iter().find(|part| part.name.starts_with('$')) {
-        let message = format!(
-            "FieldPath field names may not start with '$'. Consider using $getField or $setField. Field: {}",
-            part.name
-        );
-        return Err(Error::new(Code(16_410), message));
-    }
-    Ok(path)
 }
 
 fn parse_direction(name: &str, value: &Value<'_>) -> Result<SortDirection> {

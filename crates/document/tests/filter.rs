@@ -34,6 +34,17 @@ fn filters_match_as_their_scripts_say() {
 }
 
 #[test]
+fn a_path_longer_than_any_document_is_deep_is_refused_before_it_is_split() {
+    let parse = |path: &str| {
+        let filter = bson::doc! { path: 1 };
+        Filter::parse(DocRef::Tree(&filter), &Variables::default()).map(|_| ()).map_err(|error| error.code)
+    };
+    assert_eq!(parse(&["a"; 200].join(".")), Ok(()));
+    assert_eq!(parse(&["a"; 201].join(".")), Err(base::Code::OVERFLOW));
+    assert_eq!(parse(&".".repeat(1_000_000)), Err(base::Code::OVERFLOW));
+}
+
+#[test]
 fn hostile_patterns_are_refused_or_compile_within_bounds() {
     let deep = |open: &str, close: &str| format!("{}a{}", open.repeat(5_000), close.repeat(5_000));
     let patterns = [

@@ -154,7 +154,7 @@ impl Router {
             hint: command.hint,
             context: self.eval_context(variables),
         };
-        let mut distinct = Distinct::new(Path::parse(&command.key));
+        let mut distinct = Distinct::new(Path::parse_bounded(&command.key)?);
         let Some(record) = self.collection(&command.namespace).await? else { return Ok(Vec::new()) };
         let Some(mut executor) = self.start_read(cx, &record, &request).await? else { return Ok(Vec::new()) };
         let mut documents = Vec::new();

@@ -3,7 +3,7 @@
 //! Called by the parser (checks) and the evaluator (reading in place). Unlike in filters, a numeric part is a field name
 //! and never an array index, and a path through an array yields the array of what its documents have there.
 
-use base::{Code, Error, Result, limits};
+use base::{Code, Error, Result};
 use bson::Bson;
 
 use super::operand::Operand;
@@ -18,10 +18,7 @@ pub(crate) fn parse(text: &str) -> Result<Path> {
     if text.ends_with('.') {
         return Err(Error::new(Code(40353), "FieldPath must not end with a '.'."));
     }
-    let path = Path::parse(text);
-    if path.parts().len() > 2 * limits::NESTING_MAX {
-        return Err(Error::new(Code::OVERFLOW, "FieldPath is too long"));
-    }
+    let path = Path::parse_bounded(text)?;
     for part in path.parts() {
         check_name(&part.name)?;
     }

@@ -119,7 +119,7 @@ fn field(name: &str, value: &Value<'_>, vars: &Variables, nodes: &mut Vec<Node>)
         Value::Regex { pattern, options } => vec![Predicate::Regex(Regex::new(pattern, options)?)],
         value => vec![Predicate::Eq(comparable(value)?)],
     };
-    let path = Path::parse(name);
+    let path = Path::parse_bounded(name)?;
     nodes.extend(predicates.into_iter().map(|predicate| Node::Field { path: path.clone(), predicate }));
     Ok(())
 }

@@ -74,7 +74,7 @@ pub(super) fn unset(fields: &Value<'_>) -> Result<Projection> {
                 "$unset specification must be a string or an array containing only string values",
             ));
         };
-        let path = field_path(name).map_err(|error| invalid("$unset", error))?;
+        let path = crate::expression::field::parse(name).map_err(|error| invalid("$unset", error))?;
         parser.add(&path, Node::Drop).map_err(|error| invalid("$unset", error))?;
     }
     parser.finish()
@@ -131,7 +131,7 @@ impl<'a> Parser<'a> {
                      form like a.b.$.d, remove the parts following the '$' and the results will be equivalent.",
                 ));
             }
-            let below = field_path(name)?;
+            let below = crate::expression::field::parse(name)?;
             let path = match parent {
                 Some(parent) => parent.child(name),
                 None => below,
@@ -314,25 +314,4 @@ impl<'a> Parser<'a> {
 
 fn positional_and_element_match() -> Error {
     Error::new(Code(31256), "Cannot specify positional operator and $elemMatch.")
-}
-
-/// Checks the parts of a field's path.
-fn field_path(text: &str) -> Result<Path> {
-    if text.is_empty() {
-        return Err(Error::new(Code(40352), "FieldPath cannot be constructed with empty string"));
-    }
-    if text.ends_with('.') {
-        return Err(Error::new(Code(40353), "FieldPath must not end with a '.'."));
-    }
-    let path = Path::parse(text);
-    if path.has_empty_part() {
-        return Err(Error::new(Code(15998), "FieldPath field names may not be empty strings."));
-    }
-    if path.parts().iter().any(|part| part.name.starts_with('$')) {
-        return Err(Error::new(
-            Code(16410),
-            "FieldPath field names may not start with '$'. Consider using $getField or $setField.",
-        ));
-    }
-    Ok(path)
 }

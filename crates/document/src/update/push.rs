@@ -174,7 +174,7 @@ fn element_order(argument: &Bson) -> Result<ElementOrder> {
         if name.is_empty() {
             return Err(Error::bad_value("The $sort field cannot be empty"));
         }
-        let path = Path::parse(name);
+        let path = Path::parse_bounded(name)?;
         if path.has_empty_part() {
             return Err(Error::bad_value(format!(
                 "The $sort field is a dotted field but has an empty part: {name}"
