@@ -10,11 +10,12 @@ use std::sync::atomic::Ordering;
 
 use base::LogIndex;
 use bytes::Bytes;
-use storage::KvBatch;
+use storage::{Fault, KvBatch};
 
 #[cfg(feature = "bugs")]
 use crate::bugs::Bug;
 use crate::entry;
+use crate::fault::FaultLatch;
 use crate::machine::StateMachine;
 use crate::metrics::count;
 use crate::node::Node;
@@ -23,6 +24,17 @@ use crate::trace::Event;
 
 /// A committed entry: its index and data, empty for the first one of a term.
 pub(crate) type Committed = (LogIndex, Bytes);
+
+/// Stops the node when applying panics: nothing would be applied any more, and nobody would notice.
+struct PanicGuard<'a>(&'a FaultLatch);
+
+impl Drop for PanicGuard<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.set(Fault::corruption("applying committed entries panicked"));
+        }
+    }
+}
 
 /// Applies the entries of one replica.
 pub(crate) struct Applier<M: StateMachine> {
@@ -48,6 +60,7 @@ impl<M: StateMachine> Applier<M> {
     pub(crate) fn submit(self: &Arc<Self>, entries: Vec<Committed>) {
         let applier = self.clone();
         let work = Box::new(move || {
+            let _guard = PanicGuard(&applier.node.latch);
             if !applier.node.latch.is_set()
                 && let Err(fault) = applier.apply(&entries)
             {

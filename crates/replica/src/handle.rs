@@ -146,7 +146,7 @@ impl<M: StateMachine> ReplicaHandle<M> {
         // that an earlier leader answered.
         self.shared.lease.holds() && {
             let commit = self.shared.commit.get();
-            self.shared.applied.get() >= commit
+            self.shared.applied.get() >= commit && !self.shared.is_changing()
         }
     }
 

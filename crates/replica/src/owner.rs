@@ -14,7 +14,7 @@ use std::time::Duration;
 use base::limits::{ENTRY_BYTES_MAX, MAILBOX_REQUESTS_MAX, SHARD_IN_FLIGHT_BYTES_MAX};
 use base::{Code, Error, Generation, HybridClock, LogIndex, ShardId, Term};
 use raft::eraftpb::Entry;
-use storage::{KvBatch, LogBatch, ReplicaLogState, ReplicaWrites};
+use storage::{Fault, KvBatch, LogBatch, ReplicaLogState, ReplicaWrites};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval_at};
 
@@ -118,16 +118,16 @@ impl<M: StateMachine> Owner<M> {
 
     /// Runs until the replica is stopped or the node has a fault. Requests that are left get an error.
     pub(crate) async fn run(mut self) {
+        let end = End { node: self.node.clone(), shared: self.shared.clone() };
         let result = self.serve().await;
         if let Err(fault) = result {
             let name = self.shared.name;
             self.node.latch.set(fault.context(format!("{} of {}", name.replica, name.shard)));
         }
         self.trace(|| Event::Stopped);
-        let shared = self.shared.clone();
         // Dropping the answers that are left tells their clients that the outcome is not known.
         drop(self);
-        shared.mark_stopped();
+        drop(end);
     }
 
     async fn serve(&mut self) -> storage::Result<()> {
@@ -566,6 +566,23 @@ impl<M: StateMachine> Owner<M> {
 
     fn trace(&self, event: impl FnOnce() -> Event) {
         self.node.trace(self.shared.name.replica, event);
+    }
+}
+
+/// Says that the owner loop has ended, on whatever path: also when its task is dropped or panics.
+struct End<S> {
+    node: Arc<Node>,
+    shared: Arc<Shared<S>>,
+}
+
+impl<S> Drop for End<S> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let name = self.shared.name;
+            let message = format!("the owner loop of {} of {} panicked", name.replica, name.shard);
+            self.node.latch.set(Fault::corruption(message));
+        }
+        self.shared.mark_stopped();
     }
 }
 

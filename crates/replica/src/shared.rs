@@ -120,6 +120,11 @@ impl<S> Shared<S> {
         result
     }
 
+    /// Whether the store and the published state are being changed together right now.
+    pub(crate) fn is_changing(&self) -> bool {
+        !self.state_version.load(Ordering::SeqCst).is_multiple_of(2)
+    }
+
     /// What `view` makes, with the published state of the same moment; `None` when a change of both came in between.
     pub(crate) fn read_together<V>(
         &self,

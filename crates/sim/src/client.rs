@@ -35,6 +35,8 @@ pub(crate) struct Client {
     world: Arc<World>,
     number: u8,
     txn: i64,
+    /// The longest time between two of its operations, in microseconds.
+    pause_us: u64,
     /// Documents that it inserted and did not delete.
     own: Vec<String>,
     inserted: u64,
@@ -49,7 +51,8 @@ pub(crate) fn shared_names() -> impl Iterator<Item = String> {
 
 impl Client {
     pub(crate) fn new(world: Arc<World>, number: u8) -> Client {
-        Client { world, number, txn: 0, own: Vec::new(), inserted: 0 }
+        let pause_us = [1, 1_000, 20_000][usize::try_from(world.choose(3)).expect("three")];
+        Client { world, number, txn: 0, pause_us, own: Vec::new(), inserted: 0 }
     }
 
     /// Inserts the documents that all clients share.
@@ -66,7 +69,7 @@ impl Client {
     /// Runs `operations` operations drawn at random.
     pub(crate) async fn run(&mut self, operations: u64) {
         for _ in 0..operations {
-            self.world.pause(3_000).await;
+            self.world.pause(self.pause_us).await;
             match self.world.choose(16) {
                 0..=2 => self.write_register().await,
                 3..=5 => self.read_register().await,

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use base::limits::SESSION_IDLE_MS_MAX;
+use query::encoding::retry_range;
 use replica::ReplicaStatus;
+use storage::Direction;
 use storage::memory::DiskPart;
 
 use crate::check;
@@ -19,7 +22,7 @@ const RUN_SECONDS_MAX: u64 = 600;
 pub struct Options {
     /// Everything random comes from it.
     pub seed: u64,
-    /// Clients at work at the same time.
+    /// Clients at work at the same time, at most.
     pub clients: u8,
     /// Operations of each client.
     pub operations: u64,
@@ -35,8 +38,8 @@ impl Options {
     pub fn new(seed: u64) -> Options {
         Options {
             seed,
-            clients: 4,
-            operations: 40,
+            clients: 8,
+            operations: 30,
             faults: 5,
             #[cfg(feature = "bugs")]
             bug: None,
@@ -73,11 +76,12 @@ async fn simulate(options: Options) -> Report {
     let world = Arc::new(World::new(options.seed));
     let clients = async {
         Client::new(world.clone(), 0).set_up().await;
+        let clients = 1 + u8::try_from(world.choose(u64::from(options.clients))).expect("below the most");
         let run = |number: u8| {
             let mut client = Client::new(world.clone(), number);
             async move { client.run(options.operations).await }
         };
-        futures::future::join_all((1..=options.clients).map(run)).await;
+        futures::future::join_all((1..=clients).map(run)).await;
     };
     let limit = Duration::from_secs(RUN_SECONDS_MAX);
     let outcome = tokio::select! {
@@ -189,6 +193,19 @@ async fn finish(world: &Arc<World>, options: &Options) {
     }
     check_shard(world, &process).await;
     check_catalog(world, &process).await;
+    if world.chance(10) {
+        check_expiry(world, &process).await;
+    }
+}
+
+/// Sessions end when nobody uses them, and so do their retry records.
+async fn check_expiry(world: &World, process: &Process) {
+    tokio::time::sleep(Duration::from_millis(SESSION_IDLE_MS_MAX + 120_000)).await;
+    let shard = process.host.shard(crate::node::SHARD).expect("the process is complete");
+    let records = shard.read().await.map(|(view, _)| view.scan(retry_range(), Direction::Forward).count());
+    if records != Ok(0) {
+        world.history.lock().violation(format!("retry records of idle sessions: {records:?}"));
+    }
 }
 
 async fn check_shard(world: &World, process: &Process) {

@@ -4,5 +4,5 @@
 mod machine;
 mod node;
 
-pub(crate) use machine::{KvCommand, KvMachine, KvReply};
+pub(crate) use machine::{KvCommand, KvMachine, KvReply, initial};
 pub(crate) use node::{Node, NodeOptions, REPLICA, SHARD};

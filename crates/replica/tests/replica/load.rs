@@ -1,0 +1,124 @@
+//! Many clients at once: on the threads that production uses, and with more bytes than may be in flight.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use base::{Clock, Entropy, MonoTime};
+use futures::future::join_all;
+use replica::{CompactionPolicy, HostOf, HostOptions, NoPeers, ThreadSpawner};
+use storage::memory::{MemoryDisk, MemoryLogWriter};
+
+use crate::support::{KvCommand, KvMachine, Node, NodeOptions, REPLICA, SHARD, initial};
+
+/// A clock that stands still, and numbers that are always the same.
+struct Still;
+
+impl Clock for Still {
+    fn monotonic(&self) -> MonoTime {
+        MonoTime::default()
+    }
+
+    fn wall_ms(&self) -> i64 {
+        1_000
+    }
+}
+
+impl Entropy for Still {
+    fn next_u64(&self) -> u64 {
+        4
+    }
+}
+
+#[test]
+fn increments_of_many_threads_are_all_counted_and_every_read_sees_what_was_answered() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_time().build();
+    let runtime = runtime.expect("threads");
+    runtime.block_on(async {
+        let (store, log) = MemoryDisk::new().open().expect("an empty disk");
+        let log = Arc::new(log);
+        let host: HostOf<KvMachine, KvMachine> = HostOf::start(HostOptions {
+            store: Arc::new(store),
+            raft_log: log.clone(),
+            log_writer: Arc::new(MemoryLogWriter::new(log)),
+            clock: Arc::new(Still),
+            entropy: Arc::new(Still),
+            spawner: Arc::new(ThreadSpawner::new(runtime.handle().clone(), 2).expect("threads")),
+            transport: Arc::new(NoPeers),
+            trace: None,
+            compaction: CompactionPolicy {
+                entries_max: 50,
+                flush_interval_ms: 1,
+                ..CompactionPolicy::default()
+            },
+            #[cfg(feature = "bugs")]
+            bug: None,
+        })
+        .await
+        .expect("an empty disk");
+        let handle = host.create_replica(SHARD, REPLICA, initial()).await.expect("created");
+        let client = |number: usize| {
+            let handle = handle.clone();
+            tokio::spawn(async move {
+                for _ in 0..100 {
+                    let answer = handle.write(KvCommand::Increment("n".into())).await.expect("written");
+                    let answered: u64 = answer.expect("a number").parse().expect("a number");
+                    // Every few writes change the published state, which must go together with the view.
+                    let sealed = format!("{number}-{answered}");
+                    if answered % 10 == 0 {
+                        handle.write(KvCommand::Set("state".into(), sealed)).await.expect("written");
+                    }
+                    let (view, state) = handle.read().await.expect("readable");
+                    let read = view.get(b"n").expect("readable").expect("written");
+                    let read: u64 = String::from_utf8_lossy(&read).parse().expect("a number");
+                    assert!(read >= answered, "read {read} after {answered} was answered");
+                    assert_eq!(*state, view.get(b"state").expect("readable"));
+                }
+            })
+        };
+        for finished in join_all((0..16).map(client)).await {
+            finished.expect("no client panics");
+        }
+        let (view, _) = handle.read().await.expect("readable");
+        assert_eq!(view.get(b"n"), Ok(Some("1600".into())));
+        host.shutdown().await.expect("a clean end");
+    });
+}
+
+#[test]
+fn large_commands_are_split_into_entries_and_wait_when_too_much_is_in_flight() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    runtime.expect("a runtime").block_on(async {
+        let options = NodeOptions { manual: true, log_entries_max: u64::MAX };
+        let node = Node::start(&MemoryDisk::new(), options).await.expect("an empty disk");
+        node.create().await.expect("created");
+        node.settle().await;
+        node.fsync();
+        node.settle().await;
+        node.apply();
+        let large = "x".repeat(5 * 1024 * 1024);
+        let write = |number: usize| {
+            let (handle, value) = (node.handle(), large.clone());
+            tokio::spawn(async move { handle.write(KvCommand::Set(format!("k{number}"), value)).await })
+        };
+        let clients: Vec<_> = (0..16).map(write).collect();
+        node.settle().await;
+        let metrics = node.host.metrics();
+        let evaluated = metrics.commands_evaluated.load(Ordering::Relaxed);
+        assert_eq!(
+            evaluated, 14,
+            "13 commands of 5 MiB exceed 64 MiB, noticed when one more closes their last entry"
+        );
+        assert_eq!(metrics.entries_proposed.load(Ordering::Relaxed), 14, "two do not fit into one entry");
+        assert!(metrics.throttled.load(Ordering::Relaxed) > 0);
+        node.fsync();
+        node.settle().await;
+        assert_eq!(metrics.commands_evaluated.load(Ordering::Relaxed), 14, "committed is not applied");
+        node.apply();
+        node.settle().await;
+        node.fsync();
+        node.settle().await;
+        for finished in join_all(clients).await {
+            finished.expect("no client panics").expect("written");
+        }
+    });
+}
