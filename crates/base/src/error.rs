@@ -142,6 +142,7 @@ codes! {
     INTERRUPTED = 11_601, "Interrupted";
     INTERRUPTED_AT_SHUTDOWN = 11_600, "InterruptedAtShutdown";
     EXCEEDED_TIME_LIMIT = 262, "ExceededTimeLimit";
+    EXCEEDED_MEMORY_LIMIT = 146, "ExceededMemoryLimit";
     INVALID_PIPELINE_OPERATOR = 168, "InvalidPipelineOperator";
     CANNOT_INDEX_PARALLEL_ARRAYS = 171, "CannotIndexParallelArrays";
     INVALID_INDEX_SPECIFICATION_OPTION = 197, "InvalidIndexSpecificationOption";

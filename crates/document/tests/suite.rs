@@ -2,8 +2,10 @@
 //! expected output with `UPDATE_GOLDENFILES=1 cargo test -p document`, and read what changed.
 
 mod corpus;
+mod expression;
 mod filter;
 mod order;
+mod pipeline;
 mod projection;
 mod support;
 mod update;

@@ -82,6 +82,6 @@ impl Budget {
             self.bytes,
             limits::SORT_MEMORY_BYTES_MAX
         );
-        Err(Error::new(Code(146), message))
+        Err(Error::new(Code::EXCEEDED_MEMORY_LIMIT, message))
     }
 }

@@ -170,8 +170,9 @@ impl<'v> Parser<'v> {
     }
 
     fn call(&mut self, name: &str, value: &Value<'_>) -> Result<Node> {
-        let operator = operators::find(name)
-            .ok_or_else(|| Error::new(Code(168), format!("Unrecognized expression '{name}'")))?;
+        let operator = operators::find(name).ok_or_else(|| {
+            Error::new(Code::INVALID_PIPELINE_OPERATOR, format!("Unrecognized expression '{name}'"))
+        })?;
         let arguments = match &operator.form {
             Form::Positional { min, max } => self.positional(operator, *min, *max, value)?,
             Form::Named(fields) => self.named(operator.name, fields, value)?,

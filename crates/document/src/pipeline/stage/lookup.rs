@@ -79,9 +79,18 @@ pub(super) fn parse(argument: &Value<'_>, _: &Variables, out: &mut Vec<Stage>) -
     }
     let from = from.ok_or_else(|| Error::failed_to_parse("must specify 'from' field for a $lookup"))?;
     let target = target.ok_or_else(|| Error::failed_to_parse("must specify 'as' field for a $lookup"))?;
-    let (Some(local), Some(foreign)) = (local, foreign) else {
-        let message = "$lookup requires both or neither of 'localField' and 'foreignField' to be specified";
-        return Err(Error::failed_to_parse(message));
+    let (local, foreign) = match (local, foreign) {
+        (Some(local), Some(foreign)) => (local, foreign),
+        (None, None) => {
+            let message =
+                "$lookup requires either 'pipeline' or both 'localField' and 'foreignField' to be specified";
+            return Err(Error::failed_to_parse(message));
+        }
+        _ => {
+            let message =
+                "$lookup requires both or neither of 'localField' and 'foreignField' to be specified";
+            return Err(Error::failed_to_parse(message));
+        }
     };
     out.push(Stage::Lookup(LookupSpec {
         from: from.to_owned(),

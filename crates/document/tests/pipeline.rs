@@ -1,0 +1,204 @@
+//! Pipelines, by scripts. `documents` declares the rows, `let` a variable; `run` prints the rows that come out, `split`
+//! what shards do of a pipeline and what is left.
+
+use std::error::Error;
+
+use base::limits;
+use bson::{Bson, Document, doc};
+use document::pipeline::{Flow, Pipeline, Row, Runner, Stage};
+use document::{DocBuf, Variables};
+use proptest::prelude::*;
+
+use crate::support::{self, context, parse, show};
+
+#[test]
+fn pipelines_run_as_their_scripts_say() {
+    support::run_scripts("pipeline", || {
+        let mut documents: Vec<Document> = Vec::new();
+        let mut variables = Variables::default();
+        move |name: &str, arguments: &[&str]| match (name, arguments) {
+            ("documents", texts) => {
+                documents = texts.iter().map(|text| support::tree(text)).collect();
+                Ok(String::new())
+            }
+            ("let", [name, text]) => {
+                variables.insert(*name, parse(text)?);
+                Ok(String::new())
+            }
+            ("run", [text]) => {
+                let pipeline = Pipeline::parse(&stages(text)?, &variables)?;
+                let rows = run(&pipeline.stages, &documents)?;
+                let shown: Vec<_> = rows.into_iter().map(|row| show(&Bson::Document(row))).collect();
+                Ok(shown.join("\n"))
+            }
+            ("split", [text]) => {
+                let split = Pipeline::parse(&stages(text)?, &variables)?.split_for_shard();
+                let merge = split.merge.map_or("as they come".to_owned(), |spec| {
+                    format!("by {}", show(&Bson::Document(spec.to_document())))
+                });
+                Ok(format!("shards: {}\nmerged {merge}: {}", names(&split.shard), names(&split.router)))
+            }
+            _ => Err(format!("unknown command {name}").into()),
+        }
+    });
+}
+
+fn stages(text: &str) -> Result<Vec<Bson>, Box<dyn Error>> {
+    match parse(text)? {
+        Bson::Array(stages) => Ok(stages),
+        _ => Err("a pipeline is an array".into()),
+    }
+}
+
+fn names(stages: &[Stage]) -> String {
+    let name = |stage: &Stage| match stage {
+        Stage::Limit(count) => format!("$limit {count}"),
+        Stage::Sort { limit: Some(limit), .. } => format!("$sort of {limit}"),
+        other => other.name().to_owned(),
+    };
+    stages.iter().map(name).collect::<Vec<_>>().join(", ")
+}
+
+/// Runs over raw documents; trees must come to the same.
+fn run(stages: &[Stage], documents: &[Document]) -> base::Result<Vec<Document>> {
+    let raw =
+        documents.iter().map(|document| DocBuf::encode(document).map(Row::Raw)).collect::<Result<_, _>>()?;
+    let of_raw = run_rows(stages, raw);
+    let of_trees = run_rows(stages, documents.iter().cloned().map(Row::Tree).collect());
+    assert_eq!(format!("{of_raw:?}"), format!("{of_trees:?}"));
+    of_raw
+}
+
+fn run_rows(stages: &[Stage], rows: Vec<Row>) -> base::Result<Vec<Document>> {
+    let mut runner = Runner::new(stages, context());
+    let mut out = Vec::new();
+    for row in rows {
+        if runner.push(row, &mut out)? == Flow::Done {
+            break;
+        }
+    }
+    runner.finish()?;
+    loop {
+        let before = out.len();
+        let more = runner.drain(2, &mut out)?;
+        assert!(out.len() <= before + 2, "drain gives no more than was asked for");
+        if !more {
+            return Ok(out.into_iter().map(Row::into_tree).collect());
+        }
+    }
+}
+
+fn parsed(stages: Vec<Document>) -> Pipeline {
+    let stages: Vec<Bson> = stages.into_iter().map(Bson::Document).collect();
+    Pipeline::parse(&stages, &Variables::default()).expect("a valid pipeline")
+}
+
+/// Feeds rows of a megabyte until the runner refuses; how many it took.
+fn rows_until_refused(pipeline: &Pipeline) -> (usize, base::Error) {
+    let mut runner = Runner::new(&pipeline.stages, context());
+    let text = "x".repeat(1024 * 1024);
+    let mut out = Vec::new();
+    for count in 0.. {
+        let row = Row::Tree(doc! { "_id": count, "text": text.as_str() });
+        if let Err(error) = runner.push(row, &mut out) {
+            return (usize::try_from(count).expect("counts up"), error);
+        }
+        assert!(count < 1_000, "the limit is not enforced");
+    }
+    unreachable!("the loop ends by returning")
+}
+
+#[test]
+fn a_sort_past_its_memory_fails_with_code_292() {
+    let (rows, error) = rows_until_refused(&parsed(vec![doc! { "$sort": { "_id": 1 } }]));
+    assert_eq!(error.code.0, 292);
+    assert!(error.message.contains("Sort exceeded memory limit of 104857600 bytes"), "{error}");
+    assert!(rows <= limits::SORT_MEMORY_BYTES_MAX / (1024 * 1024));
+}
+
+#[test]
+fn a_group_past_its_memory_fails_with_code_292() {
+    let group = doc! { "$group": { "_id": null, "all": { "$push": "$text" } } };
+    let (_, error) = rows_until_refused(&parsed(vec![group]));
+    assert_eq!(error.code.0, 292);
+    assert!(error.message.contains("Exceeded memory limit for $group"), "{error}");
+}
+
+#[test]
+fn a_sort_with_a_limit_behind_it_holds_no_more_than_that() {
+    let pipeline = parsed(vec![doc! { "$sort": { "_id": -1 } }, doc! { "$limit": 3 }]);
+    let mut runner = Runner::new(&pipeline.stages, context());
+    let text = "x".repeat(1024 * 1024);
+    let mut out = Vec::new();
+    for id in 0..300 {
+        let flow = runner.push(Row::Tree(doc! { "_id": id, "text": text.as_str() }), &mut out);
+        assert_eq!(flow, Ok(Flow::More));
+    }
+    runner.finish().expect("finishes");
+    assert_eq!(runner.drain(10, &mut out), Ok(false));
+    let ids: Vec<_> = out.into_iter().map(|row| row.into_tree().get_i32("_id").expect("an id")).collect();
+    assert_eq!(ids, [299, 298, 297]);
+}
+
+#[test]
+fn a_limit_ends_the_input_and_a_blocking_stage_before_it_does_not() {
+    let row = || Row::Tree(doc! { "_id": 1 });
+    let mut out = Vec::new();
+    let streaming = parsed(vec![doc! { "$match": {} }, doc! { "$limit": 2 }, doc! { "$count": "n" }]);
+    let mut runner = Runner::new(&streaming.stages, context());
+    assert_eq!(runner.push(row(), &mut out), Ok(Flow::More));
+    assert_eq!(runner.push(row(), &mut out), Ok(Flow::Done));
+    runner.finish().expect("finishes");
+    assert_eq!(runner.drain(10, &mut out), Ok(false));
+    assert_eq!(out.pop().map(Row::into_tree), Some(doc! { "n": 2 }));
+
+    let blocking = parsed(vec![doc! { "$sort": { "_id": 1 } }, doc! { "$limit": 1 }]);
+    let mut runner = Runner::new(&blocking.stages, context());
+    assert_eq!(runner.push(row(), &mut out), Ok(Flow::More));
+    assert_eq!(runner.push(row(), &mut out), Ok(Flow::More));
+}
+
+#[test]
+fn an_array_that_unwinds_into_a_limit_is_not_unwound_further() {
+    let pipeline = parsed(vec![doc! { "$unwind": "$a" }, doc! { "$limit": 2 }]);
+    let text = "x".repeat(8 * 1024 * 1024);
+    let row = doc! { "a": (0..100_000).collect::<Vec<i32>>(), "text": text };
+    let rows = run_rows(&pipeline.stages, vec![Row::Tree(row)]).expect("runs");
+    assert_eq!(rows.len(), 2);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(500) })]
+
+    #[test]
+    fn the_first_rows_of_a_sort_are_those_of_the_whole_sort(
+        values in proptest::collection::vec((0..6_i32, 0..4_i32), 0..40),
+        limit in 1..12_i64,
+        skip in 0..4_i64,
+    ) {
+        let rows: Vec<_> = (0_i32..)
+            .zip(values)
+            .map(|(id, (a, b))| doc! { "_id": id, "a": a, "b": b })
+            .collect();
+        let sort = doc! { "$sort": { "a": 1, "b": -1 } };
+        let whole = run(&parsed(vec![sort.clone()]).stages, &rows).expect("sorts");
+        let stages = vec![sort, doc! { "$skip": skip }, doc! { "$limit": limit }];
+        let first = run(&parsed(stages).stages, &rows).expect("sorts");
+        let expected: Vec<_> = whole
+            .into_iter()
+            .skip(usize::try_from(skip).expect("small"))
+            .take(usize::try_from(limit).expect("small"))
+            .collect();
+        prop_assert_eq!(first, expected);
+    }
+
+    #[test]
+    fn the_sum_of_the_groups_is_the_sum_of_the_rows(values in proptest::collection::vec((0..6_i32, -100..100_i32), 0..40)) {
+        let rows: Vec<_> = values.iter().map(|(key, number)| doc! { "key": key, "n": number }).collect();
+        let group = doc! { "$group": { "_id": "$key", "sum": { "$sum": "$n" }, "count": { "$count": {} } } };
+        let groups = run(&parsed(vec![group]).stages, &rows).expect("groups");
+        let total = |field: &str| groups.iter().map(|group| group.get_i32(field).expect("an int")).sum::<i32>();
+        prop_assert_eq!(total("sum"), values.iter().map(|(_, number)| number).sum::<i32>());
+        prop_assert_eq!(total("count"), i32::try_from(values.len()).expect("small"));
+    }
+}
