@@ -140,8 +140,8 @@ proptest! {
     fn decimal_arithmetic_is_exact_over_integers(a in -1_000_000_000_i64..1_000_000_000, b in -1_000_000_000_i64..1_000_000_000) {
         let decimal = |number: i64| Numeric::Decimal(Numeric::Int64(number).to_decimal());
         let expect = |number: i64| Some(number);
-        prop_assert_eq!(decimal(a).add(decimal(b)).number().integer(), expect(a + b));
-        prop_assert_eq!(decimal(a).multiply(decimal(b)).number().integer(), expect(a * b));
+        prop_assert_eq!(decimal(a).widening_add(decimal(b)).number().integer(), expect(a + b));
+        prop_assert_eq!(decimal(a).widening_multiply(decimal(b)).number().integer(), expect(a * b));
         if let Some(remainder) = decimal(a).remainder(decimal(b)) {
             prop_assert_eq!(remainder.number().integer(), expect(a % b));
         }

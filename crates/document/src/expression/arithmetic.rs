@@ -30,7 +30,7 @@ pub(crate) fn add<'a>(call: &Call<'a>) -> Outcome<'a> {
                     Error::type_mismatch(format!("$add only supports numeric or date types, not {kind}"))
                 })?;
                 only_ints &= matches!(number, Numeric::Int32(_));
-                total = total.add(number);
+                total = total.widening_add(number);
             }
         }
     }
@@ -47,7 +47,7 @@ pub(crate) fn subtract<'a>(call: &Call<'a>) -> Outcome<'a> {
         return null();
     }
     if let (Some(a), Some(b)) = (number(&left), number(&right)) {
-        return value(a.subtract(b).to_bson());
+        return value(a.widening_subtract(b).to_bson());
     }
     match (left.as_ref().map(Operand::value), right.as_ref().map(Operand::value)) {
         (Some(Value::DateTime(a)), Some(Value::DateTime(b))) => {
@@ -55,7 +55,7 @@ pub(crate) fn subtract<'a>(call: &Call<'a>) -> Outcome<'a> {
             value(a.checked_sub(b).ok_or_else(overflow)?)
         }
         (Some(Value::DateTime(a)), Some(_)) => match number(&right) {
-            Some(b) => value(date_after("$subtract", a, Numeric::Int32(0).subtract(b))?),
+            Some(b) => value(date_after("$subtract", a, Numeric::Int32(0).widening_subtract(b))?),
             None => {
                 let message = format!("can't $subtract {} from Date", kind_name(&right));
                 Err(Error::type_mismatch(message))
@@ -79,7 +79,7 @@ pub(crate) fn multiply<'a>(call: &Call<'a>) -> Outcome<'a> {
             let kind = kind_name(&operand);
             Error::type_mismatch(format!("$multiply only supports numeric types, not {kind}"))
         })?;
-        product = product.multiply(factor);
+        product = product.widening_multiply(factor);
     }
     value(product.to_bson())
 }

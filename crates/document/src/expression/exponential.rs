@@ -72,10 +72,9 @@ pub(crate) fn pow<'a>(call: &Call<'a>) -> Outcome<'a> {
     if base.is_decimal() || exponent.is_decimal() {
         return value(Numeric::Decimal(decimal_power(base.to_decimal(), exponent)).to_bson());
     }
-    if base.is_integer_type() && exponent.is_integer_type() {
-        if let Some(power) = integer_power(base, exponent) {
-            return value(power.to_bson());
-        }
+    let both_integers = base.is_integer_type() && exponent.is_integer_type();
+    if let Some(power) = both_integers.then(|| integer_power(base, exponent)).flatten() {
+        return value(power.to_bson());
     }
     value(base.to_f64().powf(exponent.to_f64()))
 }

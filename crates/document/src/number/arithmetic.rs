@@ -118,19 +118,19 @@ impl Numeric {
 
     /// The sum; a double when two integers overflow 64 bits.
     #[must_use]
-    pub fn add(self, other: Numeric) -> Numeric {
+    pub fn widening_add(self, other: Numeric) -> Numeric {
         self.checked_add(other).unwrap_or_else(|| Numeric::Double(self.to_f64() + other.to_f64()))
     }
 
     /// The difference; a double when two integers overflow 64 bits.
     #[must_use]
-    pub fn subtract(self, other: Numeric) -> Numeric {
+    pub fn widening_subtract(self, other: Numeric) -> Numeric {
         self.checked_subtract(other).unwrap_or_else(|| Numeric::Double(self.to_f64() - other.to_f64()))
     }
 
     /// The product; a double when two integers overflow 64 bits.
     #[must_use]
-    pub fn multiply(self, other: Numeric) -> Numeric {
+    pub fn widening_multiply(self, other: Numeric) -> Numeric {
         self.checked_multiply(other).unwrap_or_else(|| Numeric::Double(self.to_f64() * other.to_f64()))
     }
 
@@ -266,9 +266,12 @@ mod tests {
 
     #[test]
     fn integers_widen_when_they_overflow() {
-        assert_eq!(shown(Numeric::Int32(i32::MAX).add(Numeric::Int32(1))), "Int64(2147483648)");
-        assert_eq!(shown(Numeric::Int64(1).add(Numeric::Int32(1))), "Int64(2)");
-        assert_eq!(shown(Numeric::Int64(i64::MAX).add(Numeric::Int32(1))), "Double(9.223372036854776e18)");
+        assert_eq!(shown(Numeric::Int32(i32::MAX).widening_add(Numeric::Int32(1))), "Int64(2147483648)");
+        assert_eq!(shown(Numeric::Int64(1).widening_add(Numeric::Int32(1))), "Int64(2)");
+        assert_eq!(
+            shown(Numeric::Int64(i64::MAX).widening_add(Numeric::Int32(1))),
+            "Double(9.223372036854776e18)"
+        );
         assert!(Numeric::Int64(i64::MAX).checked_multiply(Numeric::Int64(2)).is_none());
         assert_eq!(
             shown(Numeric::Int32(i32::MIN).remainder(Numeric::Int32(-1)).expect("no zero")),
@@ -278,12 +281,12 @@ mod tests {
 
     #[test]
     fn decimals_keep_their_preferred_exponent_while_they_are_exact() {
-        assert_eq!(shown(decimal("1.0").add(decimal("2.00"))), "3.00");
-        assert_eq!(shown(decimal("1.20").multiply(decimal("2"))), "2.40");
+        assert_eq!(shown(decimal("1.0").widening_add(decimal("2.00"))), "3.00");
+        assert_eq!(shown(decimal("1.20").widening_multiply(decimal("2"))), "2.40");
         assert_eq!(shown(decimal("6").divide(decimal("2")).expect("no zero")), "3");
         assert_eq!(shown(decimal("1").divide(decimal("8")).expect("no zero")), "0.125");
         assert_eq!(shown(decimal("7.5").remainder(decimal("2")).expect("no zero")), "1.5");
-        assert_eq!(shown(decimal("1").add(Numeric::Double(0.1))), "1.100000000000000");
+        assert_eq!(shown(decimal("1").widening_add(Numeric::Double(0.1))), "1.100000000000000");
     }
 
     #[test]
@@ -291,11 +294,11 @@ mod tests {
         let third = decimal("1").divide(decimal("3")).expect("no zero");
         assert_eq!(shown(third), "0.3333333333333333333333333333333333");
         let most = decimal("9999999999999999999999999999999999");
-        assert_eq!(shown(most.add(decimal("0.5"))), "1.000000000000000000000000000000000E+34");
-        assert_eq!(shown(most.add(decimal("1E-6000"))), "9999999999999999999999999999999999");
+        assert_eq!(shown(most.widening_add(decimal("0.5"))), "1.000000000000000000000000000000000E+34");
+        assert_eq!(shown(most.widening_add(decimal("1E-6000"))), "9999999999999999999999999999999999");
         assert_eq!(shown(decimal("1E-6176").divide(decimal("3")).expect("no zero")), "0E-6176");
-        assert_eq!(shown(decimal("9E+6144").multiply(decimal("10"))), "Infinity");
-        assert_eq!(shown(decimal("Infinity").subtract(decimal("Infinity"))), "NaN");
+        assert_eq!(shown(decimal("9E+6144").widening_multiply(decimal("10"))), "Infinity");
+        assert_eq!(shown(decimal("Infinity").widening_subtract(decimal("Infinity"))), "NaN");
     }
 
     #[test]
