@@ -35,11 +35,6 @@ pub fn encode_descending(value: &Value<'_>, out: &mut Vec<u8>) {
     invert(out, start);
 }
 
-/// Appends the ascending encoding of an absent field: that of null.
-pub fn encode_missing(out: &mut Vec<u8>) {
-    encode(&Value::Null, out);
-}
-
 /// The key hash of an encoded key: xxh3, 64 bits, seed 0. Stable across versions and machines.
 pub fn hash(encoded: &[u8]) -> u64 {
     xxhash_rust::xxh3::xxh3_64(encoded)

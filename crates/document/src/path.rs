@@ -134,15 +134,10 @@ pub enum Leaf {
     Whole,
 }
 
-/// Visits every value that a comparison at `path` looks at: through arrays on the way to documents in them, and at the
-/// end into an array's elements and then the array itself. `None` stands for a document that lacks the field. Arrays on
-/// the way that hold no documents yield nothing.
-pub fn visit<'a>(doc: DocRef<'a>, path: &Path, f: &mut dyn FnMut(Option<Value<'a>>) -> ControlFlow<()>) {
-    let _ = walk(doc, path.parts(), Leaf::Traverse, None, &mut |value, _| f(value));
-}
-
-/// As [`visit`], with a choice for arrays at the end. The callback also gets the index in the outermost array that the
-/// walk went through.
+/// Visits every value that a condition at the path `parts` looks at: through arrays on the way to documents in them, and
+/// at the end as `leaf` says. `None` stands for a document that lacks the field. Arrays on the way that hold no documents
+/// yield nothing. The callback also gets the index in the outermost array that the walk went through, beginning with
+/// `index`.
 pub fn walk<'a, F>(
     doc: DocRef<'a>,
     parts: &[Part],

@@ -30,15 +30,6 @@ pub enum SortDirection {
 }
 
 impl SortDirection {
-    /// The opposite direction.
-    #[must_use]
-    pub fn reversed(self) -> SortDirection {
-        match self {
-            SortDirection::Ascending => SortDirection::Descending,
-            SortDirection::Descending => SortDirection::Ascending,
-        }
-    }
-
     /// `1` or `-1`.
     pub fn to_i32(self) -> i32 {
         match self {

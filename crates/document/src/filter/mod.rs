@@ -20,7 +20,7 @@ use bson::Bson;
 use crate::context::{EvalContext, Variables};
 use crate::expression::Expression;
 use crate::path::Path;
-use crate::value::{DocRef, Value};
+use crate::value::DocRef;
 
 pub use self::bits::{BitMask, BitTest};
 pub use self::comparison::{Comparison, InList};
@@ -117,12 +117,6 @@ impl Filter {
         Ok(Filter { root: parse::filter(doc, vars)? })
     }
 
-    /// Parses the operators of `{field: {..}}` without their field, for conditions on a bare value: `$pull` and the
-    /// like. Each must hold. A document without operators is a condition on a document: parse it as a filter.
-    pub fn parse_predicates(operators: DocRef<'_>, vars: &Variables) -> base::Result<Vec<Predicate>> {
-        parse::operators(operators, "", vars)
-    }
-
     /// A filter with this tree.
     pub fn from_node(root: Node) -> Filter {
         Filter { root }
@@ -158,13 +152,6 @@ impl Node {
     /// Whether the document satisfies this condition.
     pub fn matches(&self, doc: DocRef<'_>, cx: &EvalContext) -> base::Result<bool> {
         self.matches_with(doc, cx, &mut MatchDetails::default())
-    }
-}
-
-impl Predicate {
-    /// Whether a single value satisfies the predicate; `None` stands for a missing one. An array is taken as a whole.
-    pub fn matches_value(&self, value: Option<&Value<'_>>, cx: &EvalContext) -> base::Result<bool> {
-        matching::value_matches(self, value, cx)
     }
 }
 

@@ -46,7 +46,7 @@ fn node(doc: DocRef<'_>, level: Level, vars: &Variables) -> Result<Node> {
 }
 
 /// Parses the operators of `{field: {..}}`. `field` is for messages.
-pub(super) fn operators(doc: DocRef<'_>, field: &str, vars: &Variables) -> Result<Vec<Predicate>> {
+fn operators(doc: DocRef<'_>, field: &str, vars: &Variables) -> Result<Vec<Predicate>> {
     doc.iter()
         .map(|(name, operand)| operator(name, &operand, doc, field, vars))
         .filter_map(Result::transpose)
