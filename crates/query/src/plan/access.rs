@@ -81,6 +81,11 @@ impl IndexAccess {
         self.index.spec.id == IndexId(0)
     }
 
+    /// Whether at most one document can lie in the bounds: one key of a unique index.
+    pub(super) fn is_of_one_key(&self) -> bool {
+        self.index.spec.unique && self.ranges.len() == 1 && self.bounds.iter().all(Bounds::are_points)
+    }
+
     /// Whether an entry with these encoded fields lies in the bounds; the ranges alone do not say so.
     pub(crate) fn accepts(&self, fields: &[u8]) -> bool {
         let mut rest = fields;

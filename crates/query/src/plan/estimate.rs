@@ -8,8 +8,8 @@ use storage::{Direction, KeyRange, Result, View};
 use super::access::IndexAccess;
 use crate::encoding::{self, Count};
 
-/// Entries that a probe counts before it extrapolates.
-const PROBE_ENTRIES: u64 = 1_000;
+/// Most entries that a probe counts before it extrapolates.
+pub(super) const PROBE_ENTRIES: u64 = 1_000;
 /// Ranges that a probe opens before it extrapolates.
 const PROBE_RANGES: usize = 50;
 
@@ -18,16 +18,16 @@ pub(super) fn documents(view: &dyn View) -> Result<u64> {
     Ok(Count::decode(view.get(encoding::COUNT_KEY)?.as_deref())?.documents)
 }
 
-/// The entries that the access would visit: counted when they are few, else guessed from its shape.
-pub(super) fn entries(view: &dyn View, access: &IndexAccess, documents: u64) -> Result<f64> {
+/// The entries that the access would visit: counted up to `probe`, else guessed from its shape.
+pub(super) fn entries(view: &dyn View, access: &IndexAccess, documents: u64, probe: u64) -> Result<f64> {
     if !access.is_bounded() {
         return Ok(documents as f64);
     }
     let mut counted = 0;
     let probed = access.ranges.len().min(PROBE_RANGES);
     for range in access.ranges.iter().take(PROBE_RANGES) {
-        counted += count(view, range, PROBE_ENTRIES - counted)?;
-        if counted >= PROBE_ENTRIES {
+        counted += count(view, range, probe - counted)?;
+        if counted >= probe {
             return Ok(guess(access, documents));
         }
     }

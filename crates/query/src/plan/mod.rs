@@ -230,10 +230,20 @@ fn choose(
         let access = Access::Collection { direction: Direction::Forward };
         return Ok(Plan { access, sort_needed: sort.is_some(), rejected: Vec::new() });
     }
+    if let Some(position) = accesses.iter().position(IndexAccess::is_of_one_key) {
+        let only = accesses.remove(position);
+        let rejected = accesses.into_iter().map(|access| Access::Index(Box::new(access)));
+        return Ok(finish(only, sort, rejected.collect()));
+    }
     let documents = estimate::documents(view)?;
+    let mut probe = estimate::PROBE_ENTRIES;
     let mut candidates = Vec::with_capacity(accesses.len() + unions.len());
     for access in accesses {
-        let entries = estimate::entries(view, &access, documents)?;
+        let entries = estimate::entries(view, &access, documents, probe)?;
+        // What is already much worse than another need not be known better, unless an order may make up for it.
+        if sort.is_none() {
+            probe = probe.min(4 * entries as u64 + 20);
+        }
         let (provides_sort, bounded) = (access.provides_sort, access.is_bounded());
         candidates.push(Candidate {
             access: Access::Index(Box::new(access)),
@@ -245,7 +255,7 @@ fn choose(
     for union in unions {
         let mut entries = 0.0;
         for access in &union {
-            entries += estimate::entries(view, access, documents)?;
+            entries += estimate::entries(view, access, documents, probe)?;
         }
         candidates.push(Candidate {
             access: Access::Union(union),
