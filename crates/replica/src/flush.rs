@@ -88,10 +88,11 @@ async fn flush(node: &Arc<Node>, replicas: &Replicas) -> storage::Result<()> {
     let durable = node
         .blocking(move |store| {
             store.flush()?;
-            let exists = store.keyspaces()?;
-            let durable = |name: KeyspaceName| match exists.contains(&name) {
-                true => store.durable_index(name).map(Some),
-                false => Ok(None),
+            // A replica may be dropped meanwhile; that its keyspace is gone then is no fault.
+            let durable = |name: KeyspaceName| match store.durable_index(name) {
+                Ok(index) => Ok(Some(index)),
+                Err(fault) if store.keyspaces()?.contains(&name) => Err(fault),
+                Err(_) => Ok(None),
             };
             names.into_iter().map(durable).collect::<storage::Result<Vec<_>>>()
         })

@@ -1,8 +1,10 @@
 //! What crashes at every step leave of creating, dropping and compacting a replica.
 
+use base::{Generation, ReplicaId};
 use storage::memory::MemoryDisk;
+use storage::{KeyspaceName, Store};
 
-use crate::support::{KvCommand, Node, NodeOptions};
+use crate::support::{KvCommand, Node, NodeOptions, REPLICA, SHARD};
 
 fn run<R>(test: impl Future<Output = R>) -> R {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
@@ -45,7 +47,7 @@ fn a_dropped_replica_stays_gone_and_its_keyspace_too() {
         let node = start(&MemoryDisk::new()).await;
         let handle = node.create().await.expect("created");
         handle.write(KvCommand::Set("a".into(), "1".into())).await.expect("written");
-        node.host.drop_replica(crate::support::SHARD).await.expect("dropped");
+        node.host.drop_replica(SHARD).await.expect("dropped");
         let error = handle.write(KvCommand::Get("a".into())).await.expect_err("the replica is gone");
         assert_eq!(error.code, base::Code::STALE_CONFIG);
         let error = handle.read().await.err().expect("the replica is gone");
@@ -53,6 +55,50 @@ fn a_dropped_replica_stays_gone_and_its_keyspace_too() {
         let node = start(&node.crash()).await;
         assert!(node.host.replicas().is_empty());
         let (store, _) = node.kill().open().expect("intact");
-        assert_eq!(storage::Store::keyspaces(&store), Ok(Vec::new()));
+        assert_eq!(store.keyspaces(), Ok(Vec::new()));
+    });
+}
+
+#[test]
+fn a_keyspace_that_no_replica_names_is_removed_at_start() {
+    run(async {
+        let node = start(&MemoryDisk::new()).await;
+        node.create().await.expect("created");
+        let disk = node.kill();
+        let (store, _) = disk.open().expect("intact");
+        let orphan = KeyspaceName { shard: SHARD, replica: ReplicaId(71), generation: Generation(1) };
+        store.create_keyspace(orphan).expect("created");
+        store.flush().expect("flushed");
+        let disk = start(&disk).await.kill();
+        let (store, _) = disk.open().expect("intact");
+        assert_eq!(store.keyspaces().expect("readable").len(), 1);
+    });
+}
+
+#[test]
+fn a_store_that_lost_what_the_log_was_cut_for_stops_the_node_with_a_sentence() {
+    run(async {
+        let node = start(&MemoryDisk::new()).await;
+        node.create().await.expect("created");
+        for _ in 0..20 {
+            node.handle().write(KvCommand::Increment("n".into())).await.expect("written");
+        }
+        tokio::time::sleep(std::time::Duration::from_secs(6)).await;
+        let disk = node.crash();
+        let name = KeyspaceName { shard: SHARD, replica: REPLICA, generation: Generation(1) };
+
+        let (store, _) = disk.open().expect("intact");
+        store.drop_keyspace(name).expect("dropped");
+        let fault = Node::start(&disk, OPTIONS).await.err().expect("the keyspace is gone");
+        assert!(fault.message.contains("the store has lost its keyspace"), "{fault}");
+
+        let (store, _) = disk.open().expect("intact");
+        store.create_keyspace(name).expect("created");
+        let fault = Node::start(&disk, OPTIONS).await.err().expect("its contents are gone");
+        assert!(
+            fault.message.contains("the store has applied up to x0 but the Raft log begins at"),
+            "{fault}"
+        );
+        assert!(fault.message.starts_with("opening r70 of s7"), "{fault}");
     });
 }

@@ -31,30 +31,7 @@ impl Entropy for Still {
 
 #[test]
 fn increments_of_many_threads_are_all_counted_and_every_read_sees_what_was_answered() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_time().build();
-    let runtime = runtime.expect("threads");
-    runtime.block_on(async {
-        let (store, log) = MemoryDisk::new().open().expect("an empty disk");
-        let log = Arc::new(log);
-        let host: HostOf<KvMachine, KvMachine> = HostOf::start(HostOptions {
-            store: Arc::new(store),
-            raft_log: log.clone(),
-            log_writer: Arc::new(MemoryLogWriter::new(log)),
-            clock: Arc::new(Still),
-            entropy: Arc::new(Still),
-            spawner: Arc::new(ThreadSpawner::new(runtime.handle().clone(), 2).expect("threads")),
-            transport: Arc::new(NoPeers),
-            trace: None,
-            compaction: CompactionPolicy {
-                entries_max: 50,
-                flush_interval_ms: 1,
-                ..CompactionPolicy::default()
-            },
-            #[cfg(feature = "bugs")]
-            bug: None,
-        })
-        .await
-        .expect("an empty disk");
+    run_on_threads(async |host| {
         let handle = host.create_replica(SHARD, REPLICA, initial()).await.expect("created");
         let client = |number: usize| {
             let handle = handle.clone();
@@ -64,7 +41,7 @@ fn increments_of_many_threads_are_all_counted_and_every_read_sees_what_was_answe
                     let answered: u64 = answer.expect("a number").parse().expect("a number");
                     // Every few writes change the published state, which must go together with the view.
                     let sealed = format!("{number}-{answered}");
-                    if answered % 10 == 0 {
+                    if answered.is_multiple_of(10) {
                         handle.write(KvCommand::Set("state".into(), sealed)).await.expect("written");
                     }
                     let (view, state) = handle.read().await.expect("readable");
@@ -81,6 +58,61 @@ fn increments_of_many_threads_are_all_counted_and_every_read_sees_what_was_answe
         let (view, _) = handle.read().await.expect("readable");
         assert_eq!(view.get(b"n"), Ok(Some("1600".into())));
         host.shutdown().await.expect("a clean end");
+    });
+}
+
+#[test]
+fn dropping_a_replica_under_load_is_no_fault() {
+    run_on_threads(async |host| {
+        for round in 0..50 {
+            let handle = host.create_replica(SHARD, REPLICA, initial()).await.expect("created");
+            let client = |_| {
+                let handle = handle.clone();
+                tokio::spawn(async move {
+                    loop {
+                        let written = handle.write(KvCommand::Increment("n".into())).await;
+                        if written.is_err() || handle.read().await.is_err() {
+                            return;
+                        }
+                    }
+                })
+            };
+            let clients: Vec<_> = (0..4).map(client).collect();
+            handle.write(KvCommand::Set("round".into(), round.to_string())).await.expect("written");
+            host.drop_replica(SHARD).await.expect("dropped");
+            for finished in join_all(clients).await {
+                finished.expect("no client panics");
+            }
+            assert_eq!(host.fault_latch().get(), None);
+        }
+    });
+}
+
+/// Runs a test on threads, with a host on an empty disk.
+fn run_on_threads(test: impl AsyncFnOnce(HostOf<KvMachine, KvMachine>)) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_time().build();
+    let runtime = runtime.expect("threads");
+    runtime.block_on(async {
+        let (store, log) = MemoryDisk::new().open().expect("an empty disk");
+        let log = Arc::new(log);
+        let host = HostOf::start(HostOptions {
+            store: Arc::new(store),
+            raft_log: log.clone(),
+            log_writer: Arc::new(MemoryLogWriter::new(log)),
+            clock: Arc::new(Still),
+            entropy: Arc::new(Still),
+            spawner: Arc::new(ThreadSpawner::new(runtime.handle().clone(), 2).expect("threads")),
+            transport: Arc::new(NoPeers),
+            trace: None,
+            compaction: CompactionPolicy {
+                entries_max: 50,
+                flush_interval_ms: 1,
+                ..CompactionPolicy::default()
+            },
+            #[cfg(feature = "bugs")]
+            bug: None,
+        });
+        test(host.await.expect("an empty disk")).await;
     });
 }
 
