@@ -2,7 +2,6 @@
 //!
 //! Used by the demo. The child's log goes to a temporary file, whose end is shown if the child fails.
 
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -35,14 +34,16 @@ pub(super) struct Server {
 impl Server {
     /// Starts a node on a free port of this machine, and waits until it answers.
     pub(super) async fn start(directory: &Path) -> Result<Server, Failure> {
-        let port = free_port()?;
         let log = NamedTempFile::with_prefix("psdb-demo-log-")?;
+        let port_file = NamedTempFile::with_prefix("psdb-demo-port-")?;
         let program = std::env::current_exe()?;
         let child = Command::new(program)
             .arg("start")
             .arg("--data")
             .arg(directory)
-            .args(["--listen", &format!("127.0.0.1:{port}")])
+            .args(["--listen", "127.0.0.1:0"])
+            .arg("--port-file")
+            .arg(port_file.path())
             .stdin(Stdio::null())
             .stdout(log.reopen()?)
             .stderr(log.reopen()?)
@@ -50,8 +51,8 @@ impl Server {
             .process_group(0)
             .kill_on_drop(true)
             .spawn()?;
-        let mut server = Server { child, port, log };
-        server.wait_until_it_answers().await?;
+        let mut server = Server { child, port: 0, log };
+        server.wait_until_it_answers(port_file.path()).await?;
         Ok(server)
     }
 
@@ -90,19 +91,17 @@ impl Server {
         }
     }
 
-    async fn wait_until_it_answers(&mut self) -> Result<(), Failure> {
+    async fn wait_until_it_answers(&mut self, port_file: &Path) -> Result<(), Failure> {
         let deadline = Instant::now() + START_TIMEOUT;
-        loop {
+        while self.port == 0 {
             if let Some(status) = self.child.try_wait()? {
                 return Err(self.failed(&format!("the database did not start ({status})")));
-            }
-            if std::net::TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
-                break;
             }
             if Instant::now() > deadline {
                 return Err(self.failed("the database does not answer"));
             }
             tokio::time::sleep(POLL).await;
+            self.port = std::fs::read_to_string(port_file)?.trim().parse().unwrap_or(0);
         }
         let connection = Connection::open(&self.uri("admin")).await?;
         connection.database("admin").run_command(doc! { "ping": 1 }).await?;
@@ -118,9 +117,4 @@ impl Server {
         }
         Failure::refused(reason)
     }
-}
-
-/// A port that was free a moment ago.
-fn free_port() -> Result<u16, Failure> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }

@@ -22,6 +22,7 @@ mod load;
 mod put;
 mod records;
 mod shell;
+mod start;
 mod status;
 mod update;
 
@@ -44,6 +45,7 @@ struct CommandLine {
 
 #[derive(Subcommand)]
 enum Command {
+    Start(start::Arguments),
     Demo(demo::Arguments),
     Shell(shell::Arguments),
     Insert(insert::Arguments),
@@ -76,9 +78,14 @@ pub fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> Result<(), Failure> {
+    // The server builds its own runtime, sized by its own options.
+    if let Command::Start(arguments) = command {
+        return start::run(arguments);
+    }
     let runtime = tokio::runtime::Runtime::new()?;
     runtime.block_on(async {
         match command {
+            Command::Start(_) => Ok(()),
             Command::Demo(arguments) => demo::run(arguments).await,
             Command::Shell(arguments) => shell::run(arguments).await,
             Command::Insert(arguments) => insert::run(arguments).await,
