@@ -22,6 +22,7 @@ use crate::reply::Reply;
 const AWAIT_MS_MAX: u64 = 3_600_000;
 
 const FIELDS: &[Field] = &[
+    ignored("backpressure", Accepts::Any, "overload is answered by waiting, not by an error label"),
     field("client", Accepts::Object),
     field("compression", Accepts::Array),
     ignored("forShell", Accepts::Any, "informational"),
