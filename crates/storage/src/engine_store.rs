@@ -346,6 +346,8 @@ fn try_open(tables: &Path, options: &StoreOptions) -> Result<fjall::Database> {
         fjall::Database::builder(tables)
             .cache_size(options.cache_bytes)
             .manual_journal_persist(true)
+            // The journal lives for seconds: compressing it costs more than it saves.
+            .journal_compression(CompressionType::None)
             .worker_threads(options.worker_threads)
             .open()
     };

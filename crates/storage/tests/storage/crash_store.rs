@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use base::LogIndex;
 use storage::fault::FaultKind;
-use storage::{Direction, FjallStore, KeyRange, KvBatch, Store};
+use storage::{Direction, FjallStore, KeyRange, KvBatch, Store, StoreOptions};
 
 use crate::support::{chooser, copy_directory, data_of, keyspace, put, small_store};
 
@@ -232,4 +232,25 @@ fn when_tables_cannot_be_written_every_later_write_fails_with_the_same_fault() {
     assert_eq!(fault.kind, FaultKind::Io, "{fault}");
     assert_eq!(store.flush().expect_err("nothing is written any more"), fault);
     assert_eq!(store.create_keyspace(keyspace(2)).expect_err("nothing is written any more"), fault);
+}
+
+#[test]
+fn a_keyspace_that_went_idle_does_not_keep_old_journals() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let options = StoreOptions { journals_max: 1, persist_interval_ms: 10, ..small_store() };
+    let store = FjallStore::open(directory.path(), options).expect("a new store");
+    (1..=2).for_each(|number| store.create_keyspace(keyspace(number)).expect("created"));
+    store.apply(keyspace(1), &put("idle", "1"), LogIndex(1)).expect("applied");
+    let value = vec![7; 256 << 10];
+    // A journal ends at 64 MB: this fills more than one.
+    for index in 1..=300 {
+        store.apply(keyspace(2), &put("busy", value.clone()), LogIndex(index)).expect("applied");
+    }
+    // The engine ends the first journal and the store frees it, both in the background.
+    while directory.path().join("fjall").join("0.jnl").exists() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let view = store.view(keyspace(1)).expect("a view");
+    assert_eq!(view.get(b"idle"), Ok(Some("1".into())));
+    assert_eq!(store.applied_index(keyspace(2)), Ok(LogIndex(300)));
 }
