@@ -51,6 +51,22 @@ fn evaluate(value: &Bson, document: &Document, variables: &Variables) -> Result<
     Ok(result?.map_or("missing".to_owned(), |value| show(&value)))
 }
 
+#[test]
+fn an_expression_at_the_nesting_limit_fits_the_stack_of_a_worker_thread() {
+    let nested =
+        |levels: usize| (1..levels).fold(Bson::String("$a".into()), |inner, _| doc! { "$abs": inner }.into());
+    let deepest = nested(base::limits::NESTING_MAX);
+    let too_deep = nested(base::limits::NESTING_MAX + 1);
+    let parse = |value: &Bson| Expression::parse(&Value::from(value), &Variables::default());
+    assert_eq!(parse(&too_deep).map_err(|error| error.code), Err(base::Code::OVERFLOW));
+    let worker = std::thread::Builder::new().stack_size(1024 * 1024).spawn(move || {
+        let root = doc! { "a": -1 };
+        parse(&deepest).expect("within the limit").evaluate(DocRef::Tree(&root), &context())
+    });
+    let result = worker.expect("starts").join().expect("does not overflow its stack");
+    assert_eq!(result, Ok(Some(Bson::Int32(1))));
+}
+
 /// An operator with arguments of any kind, fields of the document and calls among them.
 fn any_expression() -> impl Strategy<Value = Bson> {
     let leaf = prop_oneof![
@@ -144,6 +160,16 @@ proptest! {
         prop_assert_eq!(decimal(a).widening_multiply(decimal(b)).number().integer(), expect(a * b));
         if let Some(remainder) = decimal(a).remainder(decimal(b)) {
             prop_assert_eq!(remainder.number().integer(), expect(a % b));
+        }
+    }
+
+    #[test]
+    fn no_text_panics_when_it_is_converted(text in "[-+0-9eE._naif\u{e9}]{0,50}") {
+        for operator in ["$toDecimal", "$toDouble", "$toInt", "$toDate", "$toObjectId"] {
+            let call = doc! { operator: text.as_str() };
+            let expression = Expression::parse(&Value::Document(DocRef::Tree(&call)), &Variables::default())?;
+            let root = Document::new();
+            let _ = expression.evaluate(DocRef::Tree(&root), &context());
         }
     }
 

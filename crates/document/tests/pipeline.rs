@@ -5,11 +5,11 @@ use std::error::Error;
 
 use base::limits;
 use bson::{Bson, Document, doc};
-use document::pipeline::{Flow, Pipeline, Row, Runner, Stage};
-use document::{DocBuf, Variables};
+use document::pipeline::{Flow, Pipeline, Row, Runner, Stage, stage_names};
+use document::{DocBuf, DocRef, Variables};
 use proptest::prelude::*;
 
-use crate::support::{self, context, parse, show};
+use crate::support::{self, any, context, parse, show};
 
 #[test]
 fn pipelines_run_as_their_scripts_say() {
@@ -88,6 +88,29 @@ fn run_rows(stages: &[Stage], rows: Vec<Row>) -> base::Result<Vec<Document>> {
     }
 }
 
+/// A stage by its name, with an argument that often suits it.
+fn any_stage() -> impl Strategy<Value = Document> {
+    let names: Vec<&'static str> = stage_names().collect();
+    let argument = prop_oneof![
+        any::value(),
+        any::document().prop_map(Bson::Document),
+        (0..3_i32).prop_map(Bson::Int32),
+        Just(Bson::String("$a".into())),
+        Just(Bson::String("a".into())),
+        Just(Bson::Document(doc! { "_id": "$a", "n": { "$sum": "$b" }, "all": { "$push": "$$ROOT" } })),
+        Just(Bson::Document(doc! { "a": 1, "b": -1 })),
+        Just(Bson::Document(
+            doc! { "path": "$a", "includeArrayIndex": "b.i", "preserveNullAndEmptyArrays": true }
+        )),
+        Just(Bson::Document(doc! { "newRoot": { "$ifNull": ["$a", "$$ROOT"] } })),
+    ];
+    (proptest::sample::select(names), argument).prop_map(|(name, argument)| {
+        let mut stage = Document::new();
+        stage.insert(name, argument);
+        stage
+    })
+}
+
 fn parsed(stages: Vec<Document>) -> Pipeline {
     let stages: Vec<Bson> = stages.into_iter().map(Bson::Document).collect();
     Pipeline::parse(&stages, &Variables::default()).expect("a valid pipeline")
@@ -159,6 +182,27 @@ fn a_limit_ends_the_input_and_a_blocking_stage_before_it_does_not() {
 }
 
 #[test]
+fn a_lookup_finds_equal_values_elements_of_arrays_and_null_for_what_is_missing() {
+    let lookup = doc! { "from": "other", "localField": "a.b", "foreignField": "f", "as": "x.found" };
+    let pipeline = parsed(vec![doc! { "$lookup": lookup }]);
+    let [Stage::Lookup(lookup)] = pipeline.stages.as_slice() else {
+        panic!("one lookup: {:?}", pipeline.stages);
+    };
+    let others = [doc! { "f": 1 }, doc! { "f": [2, 3] }, doc! { "f": null }, doc! { "g": 1 }];
+    let found = |row: &Document| -> Vec<usize> {
+        let filter = lookup.foreign_filter(DocRef::Tree(row));
+        let matches = |other: &Document| filter.matches(DocRef::Tree(other), &context()).expect("matches");
+        (0..).zip(&others).filter(|(_, other)| matches(other)).map(|(index, _)| index).collect()
+    };
+    assert_eq!(found(&doc! { "a": { "b": 1.0 } }), [0]);
+    assert_eq!(found(&doc! { "a": { "b": [1, 3] } }), [0, 1]);
+    assert_eq!(found(&doc! { "a": [{ "b": 1 }, { "b": 2 }] }), [0, 1]);
+    assert_eq!(found(&doc! {}), [2, 3]);
+    let attached = lookup.attach(Row::Tree(doc! { "_id": 1, "x": 5 }), vec![doc! { "f": 1 }]);
+    assert_eq!(attached.into_tree(), doc! { "_id": 1, "x": { "found": [{ "f": 1 }] } });
+}
+
+#[test]
 fn an_array_that_unwinds_into_a_limit_is_not_unwound_further() {
     let pipeline = parsed(vec![doc! { "$unwind": "$a" }, doc! { "$limit": 2 }]);
     let text = "x".repeat(8 * 1024 * 1024);
@@ -190,6 +234,21 @@ proptest! {
             .take(usize::try_from(limit).expect("small"))
             .collect();
         prop_assert_eq!(first, expected);
+    }
+
+    #[test]
+    fn no_pipeline_panics_and_trees_agree_with_bytes(
+        stages in proptest::collection::vec(any_stage(), 1..4),
+        documents in proptest::collection::vec(any::document(), 0..4),
+    ) {
+        let stages: Vec<Bson> = stages.into_iter().map(Bson::Document).collect();
+        let pipeline = Pipeline::parse(&stages, &Variables::default()).unwrap_or_default();
+        if !pipeline.has_lookup() {
+            let raw = documents.iter().map(|document| DocBuf::encode(document).map(Row::Raw));
+            let of_raw = run_rows(&pipeline.stages, raw.collect::<Result<_, _>>()?);
+            let of_trees = run_rows(&pipeline.stages, documents.into_iter().map(Row::Tree).collect());
+            prop_assert_eq!(of_raw.map(|rows| rows.len()), of_trees.map(|rows| rows.len()));
+        }
     }
 
     #[test]

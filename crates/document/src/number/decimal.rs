@@ -17,6 +17,11 @@ const EXPONENT_MAX: i64 = 6111;
 /// Beyond this distance of exponents the smaller operand of an addition only decides rounding.
 const ALIGNMENT_MAX: i64 = 3 * DIGITS_MAX as i64;
 
+/// Longest text that is read as a decimal.
+const TEXT_BYTES_MAX: usize = 20_000;
+/// Largest exponent in a text that is read as a decimal.
+const TEXT_EXPONENT_MAX: u64 = 100_000;
+
 /// How a quotient by a power of ten is brought to a whole number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rounding {
@@ -72,15 +77,16 @@ impl Decimal {
 
     /// Reads a decimal's text form. `None` when it is none.
     pub fn parse(text: &str) -> Option<Decimal> {
-        if let Ok(number) = bson::Decimal128::from_str(text) {
-            return Some(Decimal::new(number));
+        let named = ["nan", "inf", "infinity"];
+        let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
+        if !named.iter().any(|name| unsigned.eq_ignore_ascii_case(name)) {
+            check_digits(text)?;
         }
-        // More digits than fit: read them all and round.
-        if text.len() > 20_000 {
-            return None;
+        match bson::Decimal128::from_str(text) {
+            Ok(number) => Some(Decimal::new(number)),
+            // More digits than fit: read them all and round.
+            Err(_) => Some(Decimal::of_big(&BigDecimal::from_str(text).ok()?)),
         }
-        let number = BigDecimal::from_str(text).ok()?;
-        Some(Decimal::of_big(&number))
     }
 
     pub(crate) fn of_big(number: &BigDecimal) -> Decimal {
@@ -335,6 +341,15 @@ fn divide_rounding(digits: BigInt, drop: i64, sticky: bool, rounding: Rounding) 
         (true, Sign::Minus) => quotient - 1,
         (true, Sign::Plus) => quotient + 1,
     }
+}
+
+/// `None` for text that is no number, or one whose length or exponent is out of all bounds. The parsers behind this take
+/// neither well.
+fn check_digits(text: &str) -> Option<()> {
+    let plain = text.bytes().all(|byte| byte.is_ascii_digit() || b"+-.eE".contains(&byte));
+    let exponent = text.split_once(['e', 'E']).map_or(Ok(0), |(_, exponent)| exponent.parse::<i64>()).ok()?;
+    let bounded = text.len() <= TEXT_BYTES_MAX && exponent.unsigned_abs() <= TEXT_EXPONENT_MAX;
+    (plain && bounded).then_some(())
 }
 
 fn digit_count(digits: &BigInt) -> i64 {
