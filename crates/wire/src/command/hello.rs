@@ -39,6 +39,8 @@ const FIELDS: &[Field] = &[
 pub(crate) const SPEC: Spec = Spec {
     aliases: &["isMaster", "ismaster"],
     fields: FIELDS,
+    // Newer drivers announce what older servers have never heard of.
+    any_fields: true,
     api_v1: true,
     ..Spec::later("hello", "Describes the server; with `topologyVersion`, waits for a change.", run)
 };
