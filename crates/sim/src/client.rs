@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use base::{Code, Namespace, NodeId, SessionId};
+use base::{Code, Namespace, NodeId, ReplicaId, SessionId, ShardId};
 use bson::{Bson, Document, doc};
 use bytes::Bytes;
 use catalog::Command;
@@ -19,7 +19,7 @@ use query::evaluate::{
 };
 
 use crate::history::{RegisterAction, RegisterOp};
-use crate::node::{EPOCH, SHARD};
+use crate::node::{EPOCH, SHARD, initial_state};
 use crate::register::OPERATIONS_MAX;
 use crate::world::World;
 
@@ -78,7 +78,8 @@ impl Client {
                 11 => self.read_list().await,
                 12..=13 => self.insert().await,
                 14 => self.delete().await,
-                _ => self.create_collection().await,
+                _ if self.world.chance(50) => self.create_collection().await,
+                _ => self.use_a_shard_and_drop_it().await,
             }
             self.world.history.lock().answered += 1;
         }
@@ -184,17 +185,44 @@ impl Client {
         self.world.history.lock().collections.insert(name);
     }
 
+    /// Creates a shard, writes to it and drops it, each until it is answered.
+    async fn use_a_shard_and_drop_it(&mut self) {
+        self.txn += 1;
+        let number = 1_000 * (1 + u64::from(self.number)) + u64::try_from(self.txn).expect("counts up");
+        let (shard, replica) = (ShardId(number), ReplicaId(number));
+        let op = insert(&doc! { "_id": 1, "seat": 1_i64, "tag": 1_i64 });
+        let write = ShardCommand::Write(self.request(op));
+        loop {
+            let Some(process) = self.world.process() else {
+                self.world.pause(10_000).await;
+                continue;
+            };
+            let batch = initial_state().initial_batch();
+            let written = match process.host.create_replica(shard, replica, batch).await {
+                Ok(handle) => handle.write(write.clone()).await,
+                Err(error) => Err(error),
+            };
+            match written {
+                Ok(_) => break,
+                Err(error) => self.wait_after(&error).await,
+            }
+        }
+        loop {
+            let Some(process) = self.world.process() else {
+                self.world.pause(10_000).await;
+                continue;
+            };
+            match process.host.drop_replica(shard).await {
+                Ok(()) => return,
+                Err(error) => self.wait_after(&error).await,
+            }
+        }
+    }
+
     /// Sends a write until it is answered; now and then twice at once, or once more after the answer.
     async fn write(&mut self, op: WriteOp) -> StatementResult {
         self.txn += 1;
-        let request = WriteRequest {
-            namespace: Namespace::new("shop", "things").expect("a valid name"),
-            epoch: EPOCH,
-            session: Some((SessionId([self.number; 16]), self.txn)),
-            statements: vec![Statement { stmt_id: 0, op }],
-            ordered: true,
-            variables: Variables::default(),
-        };
+        let request = self.request(op);
         self.world.trace(&format!("client {} asks {}", self.number, self.txn));
         let result = match self.world.chance(10) {
             true => futures::join!(self.send(&request), self.send(&request)).0,
@@ -209,6 +237,17 @@ impl Client {
             }
         }
         result
+    }
+
+    fn request(&self, op: WriteOp) -> WriteRequest {
+        WriteRequest {
+            namespace: Namespace::new("shop", "things").expect("a valid name"),
+            epoch: EPOCH,
+            session: Some((SessionId([self.number; 16]), self.txn)),
+            statements: vec![Statement { stmt_id: 0, op }],
+            ordered: true,
+            variables: Variables::default(),
+        }
     }
 
     async fn send(&self, request: &WriteRequest) -> StatementResult {

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use base::{CollectionId, Epoch, IndexId, ReplicaId, ShardId};
 use catalog::{IndexSpec, KeyDirection};
@@ -47,6 +48,8 @@ struct Machinery {
     applying: Mutex<BTreeMap<ReplicaId, VecDeque<Work>>>,
     apply_submitted: Notify,
     tasks: Mutex<Vec<AbortHandle>>,
+    /// Whether the process has ended: what a client that still holds its host asks for is dropped.
+    ended: AtomicBool,
 }
 
 impl Process {
@@ -62,6 +65,7 @@ impl Process {
             applying: Mutex::default(),
             apply_submitted: Notify::new(),
             tasks: Mutex::default(),
+            ended: AtomicBool::new(false),
         });
         machinery.start();
         let compaction = CompactionPolicy {
@@ -145,6 +149,7 @@ impl Machinery {
     }
 
     fn end(&self) {
+        self.ended.store(true, Ordering::SeqCst);
         self.tasks.lock().drain(..).for_each(|task| task.abort());
         self.writes.lock().clear();
         self.applying.lock().clear();
@@ -164,6 +169,10 @@ impl Machinery {
                 done(result.clone());
             }
         }
+    }
+
+    fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::SeqCst)
     }
 
     fn take_writes(&self) -> VecDeque<(LogBatch, WriteDone)> {
@@ -208,6 +217,9 @@ impl Machinery {
 
 impl Spawner for Machinery {
     fn spawn(&self, task: BoxFuture<'static, ()>) {
+        if self.has_ended() {
+            return;
+        }
         self.tasks.lock().push(tokio::spawn(task).abort_handle());
     }
 
@@ -220,6 +232,9 @@ impl Spawner for Machinery {
     }
 
     fn apply(&self, replica: ReplicaId, work: Work) {
+        if self.has_ended() {
+            return;
+        }
         self.applying.lock().entry(replica).or_default().push_back(work);
         self.apply_submitted.notify_one();
     }
@@ -227,6 +242,9 @@ impl Spawner for Machinery {
 
 impl LogWriter for Machinery {
     fn submit(&self, batch: LogBatch, done: WriteDone) {
+        if self.has_ended() {
+            return;
+        }
         self.writes.lock().push_back((batch, done));
         self.write_submitted.notify_one();
     }

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use base::ReplicaId;
 use base::limits::SESSION_IDLE_MS_MAX;
 use query::encoding::retry_range;
 use replica::ReplicaStatus;
-use storage::Direction;
 use storage::memory::DiskPart;
+use storage::{Direction, KeyspaceName, RaftLog, Store};
 
 use crate::check;
 use crate::client::Client;
@@ -147,7 +148,7 @@ fn power_off(world: &Arc<World>, process: &Process) {
 }
 
 /// The process ends, and what it wrote stays in the page cache.
-fn kill(world: &Arc<World>, process: &Process) {
+fn kill(world: &World, process: &Process) {
     world.trace("process is killed");
     end(world, process);
 }
@@ -195,6 +196,20 @@ async fn finish(world: &Arc<World>, options: &Options) {
     check_catalog(world, &process).await;
     if world.chance(10) {
         check_expiry(world, &process).await;
+    }
+    kill(world, &process);
+    check_keyspaces(world);
+}
+
+/// Shards that were dropped, and creations that a crash cut short, leave nothing behind.
+fn check_keyspaces(world: &World) {
+    let left = world.disk.open().and_then(|(store, log)| Ok((store.keyspaces()?, log.replicas()?)));
+    let expected = vec![CATALOG_REPLICA, REPLICA];
+    let is_expected = |(keyspaces, replicas): &(Vec<KeyspaceName>, Vec<ReplicaId>)| {
+        keyspaces.iter().map(|name| name.replica).eq(expected.iter().copied()) && *replicas == expected
+    };
+    if !left.as_ref().is_ok_and(is_expected) {
+        world.history.lock().violation(format!("the disk holds {left:?}"));
     }
 }
 
