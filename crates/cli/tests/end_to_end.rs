@@ -56,7 +56,7 @@ fn one_shot_commands_write_read_and_say_what_the_server_refused() {
     assert!(duplicate.stderr.contains("DuplicateKey (11000)"), "{}", duplicate.stderr);
 
     let updated = node.run(&["update", "shop.users", "{}", "{$set: {seen: true}}", "--multi"], "");
-    assert_eq!(updated.stderr, "matched 2, modified 2\n");
+    assert_eq!(updated.stderr, "matched 2 documents, modified 2\n");
     let upserted = node.run(&["update", "shop.users", "{_id: 3}", "{$set: {name: 'Cy'}}", "--upsert"], "");
     assert_eq!(upserted.stderr, "inserted 1 document, _id 3\n");
     assert_eq!(node.run(&["delete", "shop.users", "{_id: 2}"], "").stderr, "deleted 1 document\n");
@@ -138,7 +138,7 @@ fn the_shell_runs_a_script_from_a_pipe_and_stops_at_the_first_error() {
     assert_eq!(output.code, 0, "{}", output.stderr);
     assert_eq!(
         output.stdout,
-        "inserted 2 documents\n{ _id: 1, age: 36 }\nindex age_1\nmatched 1, modified 1\n{ _id: 1, age: 37 }\n2\n"
+        "inserted 2 documents\n{ _id: 1, age: 36 }\nindex age_1\nmatched 1 document, modified 1\n{ _id: 1, age: 37 }\n2\n"
     );
 
     let failing = "use shop\ninsert users {_id: 1}\ncount users\n";
@@ -175,9 +175,13 @@ fn without_a_server_commands_say_so_and_exit_with_3() {
 fn the_demo_answers_its_questions_and_stops_by_itself() {
     let output = finished(Command::new(PSDB).arg("demo").stdin(Stdio::null()).output().expect("psdb runs"));
     assert_eq!(output.code, 0, "{}\n{}", output.stdout, output.stderr);
-    for expected in
-        ["Loaded 34,006 cities", "mongodb://127.0.0.1:", "Shanghai", "index name_1", "What to try next"]
-    {
+    for expected in [
+        "Loaded 34,006 cities",
+        "mongodb://127.0.0.1:",
+        "Shanghai",
+        "explain: index name_1",
+        "What to try next",
+    ] {
         assert!(output.stdout.contains(expected), "{expected} is missing in:\n{}", output.stdout);
     }
     assert!(!output.stdout.contains('\u{1b}'), "escape codes without a terminal");

@@ -2,9 +2,9 @@
 //!
 //! Called by the benchmark's `run`. What happens before the warm-up ends is not recorded.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bson::{RawDocumentBuf, doc};
@@ -25,6 +25,14 @@ use crate::output;
 const RANGE_DOCUMENTS_MAX: i64 = 100;
 /// Different error messages that are kept for the report.
 const MESSAGES_MAX: usize = 5;
+
+/// Longest latency that is told apart, in microseconds: an hour.
+const LATENCY_US_MAX: u64 = 3_600_000_000;
+
+/// A histogram of latencies in microseconds, exact to three digits.
+pub(crate) fn empty_histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, LATENCY_US_MAX, 3).expect("the bounds and the digits are allowed")
+}
 
 /// What the clients measured, together.
 pub(super) struct Run {
@@ -66,10 +74,7 @@ impl Run {
 
     fn record(&mut self, operation: Operation, elapsed: Duration) {
         let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
-        let histogram = self
-            .latencies
-            .entry(operation)
-            .or_insert_with(|| Histogram::new(3).expect("three significant digits are allowed"));
+        let histogram = self.latencies.entry(operation).or_insert_with(empty_histogram);
         histogram.saturating_record(micros);
     }
 
@@ -122,14 +127,14 @@ impl Clients {
 /// Starts the clients on a collection of `documents`.
 pub(super) fn start(options: &Options, collection: &Collection<RawDocumentBuf>, documents: u64) -> Clients {
     let values = Arc::new(Values::new(options.value_bytes, &mut StdRng::seed_from_u64(options.seed)));
-    let next_number = Arc::new(AtomicU64::new(documents));
+    let numbers = Arc::new(Numbers::new(documents));
     let measure_from = Instant::now() + options.warm_up;
     let tasks = (0..options.clients)
         .map(|number| {
             let mut client = Client {
                 collection: collection.clone(),
                 values: values.clone(),
-                next_number: next_number.clone(),
+                numbers: numbers.clone(),
                 documents: options.documents,
                 workload: options.workload,
                 random: client_random(options, number),
@@ -190,11 +195,40 @@ fn client_random(options: &Options, number: u32) -> StdRng {
     StdRng::seed_from_u64(options.seed ^ (u64::from(number) + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15))
 }
 
+/// The numbers of documents that the clients insert between them.
+struct Numbers {
+    /// The next one to insert.
+    next: AtomicU64,
+    /// All below have been inserted, so that a read of the latest finds them.
+    present: AtomicU64,
+    /// Inserted ones above `present`.
+    ahead: Mutex<BTreeSet<u64>>,
+}
+
+impl Numbers {
+    fn new(documents: u64) -> Numbers {
+        Numbers {
+            next: AtomicU64::new(documents),
+            present: AtomicU64::new(documents),
+            ahead: Mutex::new(BTreeSet::new()),
+        }
+    }
+
+    fn finished(&self, number: u64) {
+        let mut ahead = self.ahead.lock().expect("no client panics with the lock");
+        ahead.insert(number);
+        let mut present = self.present.load(Ordering::Relaxed);
+        while ahead.remove(&present) {
+            present += 1;
+        }
+        self.present.store(present, Ordering::Relaxed);
+    }
+}
+
 struct Client {
     collection: Collection<RawDocumentBuf>,
     values: Arc<Values>,
-    /// The number of the next document that any client inserts.
-    next_number: Arc<AtomicU64>,
+    numbers: Arc<Numbers>,
     documents: u64,
     workload: Workload,
     random: StdRng,
@@ -211,7 +245,7 @@ impl Client {
             }
             let operation = self.workload.operation(self.random.random_range(0..100));
             let documents = match self.workload {
-                Workload::D => self.next_number.load(Ordering::Relaxed),
+                Workload::D => self.numbers.present.load(Ordering::Relaxed),
                 _ => self.documents,
             };
             let number = distribution.next(documents.max(1), &mut self.random);
@@ -245,9 +279,11 @@ impl Client {
                 self.update(number).await
             }
             Operation::Insert | Operation::InsertBatch => {
-                let number = self.next_number.fetch_add(1, Ordering::Relaxed);
+                let number = self.numbers.next.fetch_add(1, Ordering::Relaxed);
                 let document = self.values.document(number, &mut self.random);
-                self.collection.insert_one(document).await.map(|_| true)
+                let outcome = self.collection.insert_one(document).await;
+                self.numbers.finished(number);
+                outcome.map(|_| true)
             }
             Operation::RangeScan => {
                 let length = self.random.random_range(1..=RANGE_DOCUMENTS_MAX);

@@ -14,6 +14,7 @@ mod workload;
 
 use std::time::Duration;
 
+pub(crate) use clients::empty_histogram;
 pub(crate) use report::latency;
 pub(crate) use workload::Workload;
 

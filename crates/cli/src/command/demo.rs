@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use super::child::Server;
 use super::load::{LoadOptions, load_records};
-use crate::bench::latency;
+use crate::bench::{empty_histogram, latency};
 use crate::connection::Connection;
 use crate::failure::Failure;
 use crate::output;
@@ -193,7 +193,7 @@ async fn point_reads(cities: &Collection<RawDocumentBuf>, ids: &[Bson]) -> Resul
 async fn durable_inserts(session: &mut Session) -> Result<Histogram<u64>, Failure> {
     let visits = session.connection.database(DATABASE).collection::<Document>("visits");
     visits.drop().await?;
-    let mut latencies = Histogram::new(3).map_err(Failure::refused)?;
+    let mut latencies = empty_histogram();
     for number in 0..DURABLE_INSERTS {
         let started = Instant::now();
         visits.insert_one(doc! { "_id": number, "city": "Reykjavík", "when": bson::DateTime::now() }).await?;

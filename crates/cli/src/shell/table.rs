@@ -3,7 +3,7 @@
 //! Used by the shell, the demo, the benchmark's report and `status`.
 
 use bson::{Bson, Document};
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use comfy_table::{CellAlignment, ContentArrangement, Table, TableComponent, presets};
 
 use crate::literal::print;
 
@@ -47,7 +47,9 @@ pub fn rows(header: &[&str], rows: &[Vec<String>], width: usize) -> String {
 
 fn empty(header: &[&str], width: usize) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
+    table.load_preset(presets::NOTHING);
+    table.set_style(TableComponent::HeaderLines, '─');
+    table.set_style(TableComponent::MiddleHeaderIntersections, '─');
     table.set_content_arrangement(ContentArrangement::Dynamic);
     table.set_width(u16::try_from(width).unwrap_or(u16::MAX));
     table.set_header(header);
