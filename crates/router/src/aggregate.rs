@@ -256,6 +256,19 @@ impl Router {
 }
 
 impl AggregateCursor {
+    /// A cursor with nothing left, for tests of what holds cursors.
+    #[cfg(test)]
+    pub(crate) fn exhausted() -> AggregateCursor {
+        AggregateCursor {
+            source: None,
+            segments: Vec::new(),
+            draining: 0,
+            ready: VecDeque::new(),
+            context: EvalContext::new(bson::DateTime::from_millis(0), base::Timestamp::default()),
+            view_since: MonoTime::default(),
+        }
+    }
+
     fn is_exhausted(&self) -> bool {
         self.source.is_none() && self.draining >= self.segments.len()
     }

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use base::limits::CURSOR_IDLE_MS_MAX;
 use base::{Code, Entropy, Error, MonoTime, Result, SessionId};
-use document::DocBuf;
 use parking_lot::Mutex;
 
 use crate::aggregate::AggregateCursor;
@@ -21,8 +20,6 @@ pub(crate) enum Cursor {
     Find(Box<FindCursor>),
     /// Of an aggregation.
     Aggregate(Box<AggregateCursor>),
-    /// Of a list that is complete already.
-    List(std::vec::IntoIter<DocBuf>),
 }
 
 /// An open cursor with what is checked before it is used.
@@ -149,7 +146,7 @@ mod tests {
     }
 
     fn open() -> OpenCursor {
-        OpenCursor { namespace: "a.b".into(), session: None, cursor: Cursor::List(Vec::new().into_iter()) }
+        OpenCursor { namespace: "a.b".into(), session: None, cursor: Cursor::Aggregate(Box::new(AggregateCursor::exhausted())) }
     }
 
     #[test]

@@ -128,7 +128,8 @@ impl Router {
     ) -> Result<CreateIndexesReply> {
         let indexes = command.indexes.iter().map(new_index).collect::<Result<Vec<_>>>()?;
         let created_collection = self.collection(&command.namespace).await?.is_none();
-        let before = self.collection_or_create(&command.namespace).await?;
+        self.collection_or_create(&command.namespace).await?;
+        let before = self.existing_collection(&command.namespace).await?;
         let added = {
             let _one_at_a_time = self.definitions.lock().await;
             match self.catalog.write(Command::AddIndexes { collection: before.id, indexes }).await? {

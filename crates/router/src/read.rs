@@ -183,10 +183,6 @@ impl Router {
                 self.fill(cx, find, size, batch).await
             }
             Cursor::Aggregate(aggregate) => self.fill_aggregate(cx, aggregate, size, batch).await,
-            Cursor::List(rest) => {
-                batch.extend(rest.by_ref().take(size.documents_max));
-                Ok(rest.len() > 0)
-            }
         }
     }
 
