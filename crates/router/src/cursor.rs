@@ -146,7 +146,11 @@ mod tests {
     }
 
     fn open() -> OpenCursor {
-        OpenCursor { namespace: "a.b".into(), session: None, cursor: Cursor::Aggregate(Box::new(AggregateCursor::exhausted())) }
+        OpenCursor {
+            namespace: "a.b".into(),
+            session: None,
+            cursor: Cursor::Aggregate(Box::new(AggregateCursor::exhausted())),
+        }
     }
 
     #[test]

@@ -140,6 +140,7 @@ impl Router {
             }
         };
         let record = self.existing_collection(&command.namespace).await?;
+
         let building = record.indexes.iter().filter(|(_, state)| *state == IndexState::Building);
         let wanted = building.filter(|(spec, _)| command.indexes.iter().any(|index| index.name == spec.name));
         let builds: Vec<_> = wanted.map(|(spec, _)| self.build_index(&record, spec)).collect();

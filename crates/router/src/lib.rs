@@ -22,6 +22,7 @@ mod aggregate;
 pub mod command;
 mod cursor;
 mod definition;
+mod explain;
 mod find_and_modify;
 mod index_build;
 mod parse;

@@ -33,11 +33,11 @@ impl Router {
         Ok(self.catalog_now().await?.find(namespace).cloned())
     }
 
-    /// As [`Router::collection`]; fails with `NamespaceNotFound` (26).
+    /// The collection as of now, with every definition acknowledged before. Fails with `NamespaceNotFound` (26).
     pub(crate) async fn existing_collection(&self, namespace: &Namespace) -> Result<Arc<CollectionRecord>> {
-        self.collection(namespace)
-            .await?
-            .ok_or_else(|| Error::new(Code::NAMESPACE_NOT_FOUND, format!("ns does not exist: {namespace}")))
+        let catalog = self.catalog_now().await?;
+        let record = catalog.find(namespace).cloned();
+        record.ok_or_else(|| Error::new(Code::NAMESPACE_NOT_FOUND, format!("ns does not exist: {namespace}")))
     }
 
     /// The replica that serves a collection's shard. Fails as stale while it is being started or dropped.

@@ -12,8 +12,8 @@ use document::DocBuf;
 use replica::{CompactionPolicy, Host, HostOptions, NoPeers, ThreadSpawner};
 use router::command::{
     AggregateCommand, CountCommand, CreateIndexesCommand, CursorReply, DeleteCommand, DeleteStatement,
-    FindAndModifyAction, FindAndModifyCommand, FindCommand, GetMoreCommand, IndexRequest, IndexSelector, InsertCommand,
-    UpdateCommand, UpdateSpec, UpdateStatement,
+    FindAndModifyAction, FindAndModifyCommand, FindCommand, GetMoreCommand, IndexRequest, IndexSelector,
+    InsertCommand, UpdateCommand, UpdateSpec, UpdateStatement,
 };
 use router::{OperationContext, Router, RouterOptions};
 use storage::memory::{MemoryDisk, MemoryLogWriter};
@@ -119,7 +119,11 @@ impl Node {
         self.find(command).await.batch.iter().map(DocBuf::to_document).collect()
     }
 
-    async fn create_index(&self, path: &str, unique: bool) -> base::Result<router::command::CreateIndexesReply> {
+    async fn create_index(
+        &self,
+        path: &str,
+        unique: bool,
+    ) -> base::Result<router::command::CreateIndexesReply> {
         let index = IndexRequest { key: doc! { path: 1 }, name: format!("{path}_1"), unique };
         let command = CreateIndexesCommand { namespace: things(), indexes: vec![index] };
         self.router.create_indexes(&self.cx, command).await
@@ -290,7 +294,13 @@ async fn an_index_covers_documents_from_before_and_after_it_and_a_restart_keeps_
     node.insert([doc! { "_id": 5_000, "v": 3 }]).await;
     let node = node.crash_and_reopen().await;
     let hint = Some(router::command::Hint::Name("v_1".into()));
-    let count = CountCommand { namespace: things(), filter: Some(encode(&doc! { "v": 3 })), skip: 0, limit: None, hint };
+    let count = CountCommand {
+        namespace: things(),
+        filter: Some(encode(&doc! { "v": 3 })),
+        skip: 0,
+        limit: None,
+        hint,
+    };
     assert_eq!(node.router.count(&node.cx, count).await.expect("counts"), 201);
     let report = node.router.validate(&node.cx, things()).await.expect("validates");
     assert_eq!(report.get_bool("valid").ok(), Some(true), "{report}");
@@ -327,7 +337,8 @@ async fn an_index_build_that_a_crash_interrupted_is_finished_after_the_restart()
     // Only the catalog's entry is there: the crash comes before any shard heard of the index.
     let catalog = node.host.catalog().expect("serves");
     let collection = catalog.state().find(&things()).expect("exists").id;
-    let index = NewIndex { name: "v_1".into(), key: vec![("v".into(), KeyDirection::Ascending)], unique: false };
+    let index =
+        NewIndex { name: "v_1".into(), key: vec![("v".into(), KeyDirection::Ascending)], unique: false };
     catalog.write(Command::AddIndexes { collection, indexes: vec![index] }).await.expect("commits");
     let node = node.crash_and_reopen().await;
     let reply = node.create_index("v", false).await.expect("waits for the build that goes on");
