@@ -19,6 +19,10 @@ pub const DEFAULT_URI: &str = "mongodb://127.0.0.1:27017";
 /// How long to look for a server when the URI does not say: people wait at a prompt.
 const SERVER_SELECTION_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The first transaction number of our own. The driver counts the numbers of a session that it pools from 1 and does
+/// not tell them; a session handed to us starts far above, and is kept until the process ends.
+const TRANSACTION_NUMBER_FIRST: i64 = 1 << 40;
+
 /// `--uri`, shared by all subcommands that need a server.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Target {
@@ -54,7 +58,12 @@ impl Connection {
         }
         let default_database = options.default_database.clone().unwrap_or_else(|| "test".to_owned());
         let client = Client::with_options(options)?;
-        Ok(Connection { client, session: None, transaction_number: 0, default_database })
+        Ok(Connection {
+            client,
+            session: None,
+            transaction_number: TRANSACTION_NUMBER_FIRST,
+            default_database,
+        })
     }
 
     /// The driver's client, for work that streams or runs in many tasks.

@@ -2,6 +2,9 @@
 //!
 //! Every test has a node of its own on a free port, with its data in a temporary directory.
 
+// A failed test shows the log of its node.
+#![allow(clippy::print_stderr)]
+
 use std::io::Write;
 use std::net::TcpListener;
 use std::path::PathBuf;

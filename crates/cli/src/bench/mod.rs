@@ -65,12 +65,13 @@ pub(crate) async fn run(options: Options) -> Result<(), Failure> {
     let (database, collection) = split_namespace(&options.namespace)?;
     let connection = Connection::with_pool(&options.uri, Some(options.clients)).await?;
     let collection: Collection<RawDocumentBuf> = connection.database(database).collection(collection);
-    let present = collection.estimated_document_count().await?;
+    let mut present = collection.estimated_document_count().await?;
     if options.workload == Workload::Load {
         make_room(&options, &collection, present).await?;
     } else if present == 0 && options.workload != Workload::Insert {
         output::warn(format!("loading {} documents first", output::grouped(options.documents)));
         clients::load(&options, &collection).await?;
+        present = options.documents;
     } else if present < options.documents && options.workload != Workload::Insert {
         return Err(Failure::refused(format!(
             "{} holds {present} documents, fewer than {}; load it with: --workload load --drop",
