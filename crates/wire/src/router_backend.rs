@@ -71,8 +71,7 @@ impl Backend for Router {
         command: ExplainCommand,
         verbosity: Verbosity,
     ) -> Result<Document> {
-        let _ = (cx, command, verbosity);
-        Err(base::Error::new(base::Code::COMMAND_NOT_SUPPORTED, "explain is not supported"))
+        Router::explain(self, cx, command, verbosity).await
     }
 
     async fn create(&self, cx: &OperationContext, command: CreateCommand) -> Result<()> {
