@@ -38,7 +38,7 @@ def test_documents_come_back_as_they_went_in(coll):
         "_id": ObjectId(), "double": 1.5, "string": "Zürich", "object": {"a": {"b": [1, {"c": None}]}}, "array": [],
         "binary": b"\x00\x01", "uuid": Binary(b"0" * 16, 4), "bool": True,
         "date": datetime.datetime(2024, 2, 29, 12, 30, 15, 123000), "null": None, "regex": Regex("^a", "i"),
-        "int": 1, "long": Int64(2**40), "decimal": Decimal128("3.14159265358979323846264338327950288"),
+        "int": 1, "long": Int64(2**40), "decimal": Decimal128("3.141592653589793238462643383279502"),
         "timestamp": Timestamp(5, 6), "min": bson.MinKey(), "max": bson.MaxKey(),
     }
     assert coll.insert_one(document).acknowledged
@@ -201,11 +201,12 @@ def test_aggregation_over_the_cities(db):
     assert unwound["names"] == sum(len(city["alternateNames"]) for city in cities)
     db.countries.insert_many([{"_id": "CH", "name": "Switzerland"}, {"_id": "AT", "name": "Austria"}])
     joined = list(db.cities.aggregate([
-        {"$match": {"name": {"$in": ["Zürich", "Vienna"]}}}, {"$sort": {"name": 1}},
+        {"$match": {"_id": {"$in": [2657896, 2761369]}}}, {"$sort": {"name": 1}},
         {"$lookup": {"from": "countries", "localField": "country", "foreignField": "_id", "as": "c"}},
         {"$project": {"_id": 0, "name": {"$toUpper": "$name"}, "land": {"$arrayElemAt": ["$c.name", 0]}}},
     ]))
-    assert joined == [{"name": "VIENNA", "land": "Austria"}, {"name": "ZÜRICH", "land": "Switzerland"}]
+    # As in MongoDB, $toUpper changes ASCII letters only.
+    assert joined == [{"name": "VIENNA", "land": "Austria"}, {"name": "ZüRICH", "land": "Switzerland"}]
     assert sorted(db.cities.distinct("country", {"population": {"$gt": 20_000_000}})) == sorted(
         {city["country"] for city in cities if city["population"] > 20_000_000})
 
