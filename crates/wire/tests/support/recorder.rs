@@ -1,0 +1,331 @@
+//! A router that writes down what it is asked and answers what little the protocol needs.
+
+use std::fmt::Write as _;
+
+use async_trait::async_trait;
+use base::{Error, Namespace, Result, SessionId};
+use bson::{Bson, Document};
+use catalog::IndexSpec;
+use document::DocBuf;
+use parking_lot::Mutex;
+use router::command::*;
+use wire::Backend;
+
+use super::{show, show_buf, show_bufs};
+
+/// What was asked, and what to answer.
+#[derive(Default)]
+pub(crate) struct Recorder {
+    pub(crate) asked: Mutex<Vec<String>>,
+    /// The error of the next operation.
+    pub(crate) failure: Mutex<Option<Error>>,
+    /// What cursors return.
+    pub(crate) documents: Mutex<Vec<DocBuf>>,
+}
+
+const CURSOR: CursorId = CursorId(42);
+
+impl Recorder {
+    fn note(&self, cx: &OperationContext, mut what: String) -> Result<()> {
+        if let Some(session) = cx.session {
+            write!(what, " session={session:?}").expect("a string takes any text");
+        }
+        if let Some(number) = cx.txn_number {
+            write!(what, " txn={number}").expect("a string takes any text");
+        }
+        if let Some(deadline) = cx.deadline {
+            write!(what, " deadline={:?}", deadline.0).expect("a string takes any text");
+        }
+        self.asked.lock().push(what);
+        self.failure.lock().take().map_or(Ok(()), Err)
+    }
+
+    fn batch(&self, namespace: String, size: Option<u64>) -> CursorReply {
+        let mut documents = self.documents.lock();
+        let size = size.map_or(documents.len(), |size| usize::try_from(size).expect("a small size"));
+        let batch: Vec<DocBuf> = documents.drain(..size.min(documents.len())).collect();
+        let cursor = (!documents.is_empty()).then_some(CURSOR);
+        CursorReply { cursor, namespace, batch }
+    }
+}
+
+fn optional(name: &str, document: &Option<DocBuf>) -> String {
+    document.as_ref().map(|document| format!(" {name}={}", show_buf(document))).unwrap_or_default()
+}
+
+fn hint(hint: &Option<Hint>) -> String {
+    match hint {
+        None => String::new(),
+        Some(Hint::Name(name)) => format!(" hint={name}"),
+        Some(Hint::Key(key)) => format!(" hint={}", show_buf(key)),
+    }
+}
+
+fn update_spec(update: &UpdateSpec) -> String {
+    match update {
+        UpdateSpec::Document(document) => show_buf(document),
+        UpdateSpec::Pipeline(stages) => show_bufs(stages),
+    }
+}
+
+fn filters(filters: &[DocBuf]) -> String {
+    if filters.is_empty() { String::new() } else { format!(" arrayFilters={}", show_bufs(filters)) }
+}
+
+fn ids(ids: &[i32]) -> String {
+    if ids.is_empty() { String::new() } else { format!(" ids={ids:?}") }
+}
+
+fn flag(name: &str, set: bool) -> String {
+    if set { format!(" {name}") } else { String::new() }
+}
+
+fn describe_find(command: &FindCommand) -> String {
+    format!(
+        "find {}{}{}{} skip={} limit={:?} batch={:?}{}{}{}",
+        command.namespace,
+        optional("filter", &command.filter),
+        optional("sort", &command.sort),
+        optional("projection", &command.projection),
+        command.skip,
+        command.limit,
+        command.batch_size,
+        flag("single", command.single_batch),
+        hint(&command.hint),
+        optional("let", &command.variables),
+    )
+}
+
+fn describe_update(statement: &UpdateStatement) -> String {
+    format!(
+        "{{q={} u={}{}{}{}{}{}{}}}",
+        show_buf(&statement.filter),
+        update_spec(&statement.update),
+        flag("multi", statement.multi),
+        flag("upsert", statement.upsert),
+        filters(&statement.array_filters),
+        optional("c", &statement.constants),
+        hint(&statement.hint),
+        optional("sort", &statement.sort),
+    )
+}
+
+#[async_trait]
+impl Backend for Recorder {
+    async fn insert(&self, cx: &OperationContext, command: InsertCommand) -> Result<WriteReply> {
+        let text = format!(
+            "insert {} {}{}{}",
+            command.namespace,
+            show_bufs(&command.documents),
+            flag("unordered", !command.ordered),
+            ids(&command.statement_ids)
+        );
+        self.note(cx, text)?;
+        Ok(WriteReply { n: command.documents.len() as u64, ..WriteReply::default() })
+    }
+
+    async fn update(&self, cx: &OperationContext, command: UpdateCommand) -> Result<WriteReply> {
+        let statements: Vec<String> = command.statements.iter().map(describe_update).collect();
+        let text = format!(
+            "update {} {}{}{}{}",
+            command.namespace,
+            statements.join(" "),
+            flag("unordered", !command.ordered),
+            optional("let", &command.variables),
+            ids(&command.statement_ids)
+        );
+        self.note(cx, text)?;
+        let upserted = command.statements.iter().position(|statement| statement.upsert);
+        Ok(WriteReply {
+            n: command.statements.len() as u64,
+            upserted: upserted.map(|index| (index, Bson::Int32(9))).into_iter().collect(),
+            ..WriteReply::default()
+        })
+    }
+
+    async fn delete(&self, cx: &OperationContext, command: DeleteCommand) -> Result<WriteReply> {
+        let statements: Vec<String> = command
+            .statements
+            .iter()
+            .map(|statement| {
+                let (filter, hint) = (show_buf(&statement.filter), hint(&statement.hint));
+                format!("{{q={filter}{}{hint}}}", flag("multi", statement.multi))
+            })
+            .collect();
+        self.note(cx, format!("delete {} {}", command.namespace, statements.join(" ")))?;
+        Ok(WriteReply { n: 1, ..WriteReply::default() })
+    }
+
+    async fn find_and_modify(
+        &self,
+        cx: &OperationContext,
+        command: FindAndModifyCommand,
+    ) -> Result<FindAndModifyReply> {
+        let action = match &command.action {
+            FindAndModifyAction::Remove => "remove".to_owned(),
+            FindAndModifyAction::Update { update, upsert, return_new } => {
+                format!("update={}{}{}", update_spec(update), flag("upsert", *upsert), flag("new", *return_new))
+            }
+        };
+        let text = format!(
+            "findAndModify {} q={} {action}{}{}{}{}",
+            command.namespace,
+            show_buf(&command.filter),
+            optional("sort", &command.sort),
+            optional("fields", &command.projection),
+            filters(&command.array_filters),
+            hint(&command.hint)
+        );
+        self.note(cx, text)?;
+        Ok(FindAndModifyReply { n: 1, updated_existing: Some(true), ..FindAndModifyReply::default() })
+    }
+
+    async fn find(&self, cx: &OperationContext, command: FindCommand) -> Result<CursorReply> {
+        self.note(cx, describe_find(&command))?;
+        Ok(self.batch(command.namespace.to_string(), command.batch_size))
+    }
+
+    async fn get_more(&self, cx: &OperationContext, command: GetMoreCommand) -> Result<CursorReply> {
+        let text =
+            format!("getMore {} {} batch={:?}", command.cursor.0, command.namespace, command.batch_size);
+        self.note(cx, text)?;
+        Ok(self.batch(command.namespace, command.batch_size))
+    }
+
+    async fn kill_cursors(
+        &self,
+        cx: &OperationContext,
+        namespace: &str,
+        cursors: &[CursorId],
+    ) -> Result<Vec<CursorId>> {
+        self.note(cx, format!("killCursors {namespace}"))?;
+        Ok(cursors.iter().copied().filter(|cursor| *cursor == CURSOR).collect())
+    }
+
+    async fn count(&self, cx: &OperationContext, command: CountCommand) -> Result<u64> {
+        let text = format!(
+            "count {}{} skip={} limit={:?}{}",
+            command.namespace,
+            optional("query", &command.filter),
+            command.skip,
+            command.limit,
+            hint(&command.hint)
+        );
+        self.note(cx, text)?;
+        Ok(3)
+    }
+
+    async fn distinct(&self, cx: &OperationContext, command: DistinctCommand) -> Result<Vec<Bson>> {
+        let text =
+            format!("distinct {} {}{}", command.namespace, command.key, optional("query", &command.filter));
+        self.note(cx, text)?;
+        Ok(vec![Bson::Int32(1), Bson::String("two".to_owned())])
+    }
+
+    async fn aggregate(&self, cx: &OperationContext, command: AggregateCommand) -> Result<CursorReply> {
+        let stages = super::json::show(&Bson::Array(command.pipeline));
+        self.note(cx, format!("aggregate {} {stages} batch={:?}", command.namespace, command.batch_size))?;
+        Ok(self.batch(command.namespace.to_string(), command.batch_size))
+    }
+
+    async fn explain(
+        &self,
+        cx: &OperationContext,
+        command: ExplainCommand,
+        verbosity: Verbosity,
+    ) -> Result<Document> {
+        let what = match command {
+            ExplainCommand::Find(command) => describe_find(&command),
+            ExplainCommand::Aggregate(command) => format!("aggregate {}", command.namespace),
+            ExplainCommand::Count(command) => format!("count {}", command.namespace),
+            ExplainCommand::Distinct(command) => format!("distinct {}", command.namespace),
+            ExplainCommand::Update(command) => format!("update {}", command.namespace),
+            ExplainCommand::Delete(command) => format!("delete {}", command.namespace),
+            ExplainCommand::FindAndModify(command) => format!("findAndModify {}", command.namespace),
+        };
+        self.note(cx, format!("explain {verbosity:?} {what}"))?;
+        Ok(bson::doc! { "queryPlanner": {} })
+    }
+
+    async fn create(&self, cx: &OperationContext, command: CreateCommand) -> Result<()> {
+        self.note(cx, format!("create {} {}", command.namespace, show(&command.options)))
+    }
+
+    async fn drop_collection(&self, cx: &OperationContext, namespace: Namespace) -> Result<usize> {
+        self.note(cx, format!("drop {namespace}"))?;
+        Ok(2)
+    }
+
+    async fn drop_database(&self, cx: &OperationContext, database: &str) -> Result<()> {
+        self.note(cx, format!("dropDatabase {database}"))
+    }
+
+    async fn list_collections(&self, cx: &OperationContext, database: &str) -> Result<Vec<CollectionInfo>> {
+        self.note(cx, format!("listCollections {database}"))?;
+        let info = |name: &str| CollectionInfo {
+            name: name.to_owned(),
+            uuid: [7; 16],
+            options: Document::new(),
+        };
+        Ok(vec![info("cities"), info("users")])
+    }
+
+    async fn list_databases(&self, cx: &OperationContext) -> Result<Vec<DatabaseInfo>> {
+        self.note(cx, "listDatabases".to_owned())?;
+        let info = |name: &str, size_on_disk_bytes| DatabaseInfo { name: name.to_owned(), size_on_disk_bytes };
+        Ok(vec![info("shop", 3 << 20), info("test", 1 << 20)])
+    }
+
+    async fn create_indexes(
+        &self,
+        cx: &OperationContext,
+        command: CreateIndexesCommand,
+    ) -> Result<CreateIndexesReply> {
+        let indexes: Vec<String> = command
+            .indexes
+            .iter()
+            .map(|index| format!("{{{} {}{}}}", index.name, show(&index.key), flag("unique", index.unique)))
+            .collect();
+        self.note(cx, format!("createIndexes {} {}", command.namespace, indexes.join(" ")))?;
+        let num_indexes_after = 1 + indexes.len();
+        Ok(CreateIndexesReply { num_indexes_before: 1, num_indexes_after, created_collection: false })
+    }
+
+    async fn list_indexes(&self, cx: &OperationContext, namespace: Namespace) -> Result<Vec<IndexSpec>> {
+        self.note(cx, format!("listIndexes {namespace}"))?;
+        Ok(vec![IndexSpec::id_index()])
+    }
+
+    async fn drop_indexes(
+        &self,
+        cx: &OperationContext,
+        namespace: Namespace,
+        selector: IndexSelector,
+    ) -> Result<usize> {
+        self.note(cx, format!("dropIndexes {namespace} {selector:?}"))?;
+        Ok(2)
+    }
+
+    async fn collection_stats(&self, cx: &OperationContext, namespace: Namespace) -> Result<CollectionStats> {
+        self.note(cx, format!("stats {namespace}"))?;
+        let indexes = vec![("_id_".to_owned(), 100)];
+        Ok(CollectionStats { documents: 10, data_bytes: 1000, storage_bytes: 2000, indexes, shards: 1 })
+    }
+
+    async fn validate(&self, cx: &OperationContext, namespace: Namespace) -> Result<Document> {
+        self.note(cx, format!("validate {namespace}"))?;
+        Ok(bson::doc! { "valid": true })
+    }
+
+    fn end_session(&self, session: SessionId) {
+        self.asked.lock().push(format!("end session {session:?}"));
+    }
+
+    fn data_nodes(&self) -> usize {
+        1
+    }
+
+    fn open_cursors(&self) -> usize {
+        0
+    }
+}
