@@ -204,9 +204,10 @@ impl<'a> Call<'a> {
         self.context.session =
             self.document("lsid").map(|given| read_session_id("lsid", given.as_raw())).transpose()?;
         let txn_number = self.generic.integer("txnNumber")?;
-        if self.generic.element("autocommit").is_some() {
+        let of_transactions = ["autocommit", "startTransaction"];
+        if let Some(name) = of_transactions.iter().find(|name| self.generic.element(name).is_some()) {
             let message =
-                "Multi-document transactions are not supported: run each command without 'autocommit'";
+                format!("Multi-document transactions are not supported: run each command without '{name}'");
             return Err(Error::new(Code::ILLEGAL_OPERATION, message));
         }
         let Some(number) = txn_number else { return Ok(()) };

@@ -127,7 +127,7 @@ pub(crate) const GENERIC: &[Field] = &[
     ignored("mayBypassWriteBlocking", Accepts::Bool, CLUSTER),
     field("readConcern", Accepts::Object),
     ignored("shardVersion", Accepts::Any, CLUSTER),
-    refused("startTransaction", Accepts::Bool),
+    ignored("startTransaction", Accepts::Bool, TRANSACTIONS),
     field("txnNumber", Accepts::Integer),
     ignored("txnRetryCounter", Accepts::Integer, TRANSACTIONS),
     field("writeConcern", Accepts::Object),

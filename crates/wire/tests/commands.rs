@@ -3,7 +3,8 @@
 //! `send` sends a command (to `test`, unless it says otherwise) and prints what the router was asked, then the reply.
 //! Named arguments are document sequences, but for `flags` (moreToCome, exhaustAllowed), `packed` (a compressor) and
 //! `by` (`query` for the legacy form). `documents` sets what cursors return, `fail` the router's next error, `full` and
-//! `room` the state of the disk, `connect` opens another connection, `receive` waits for one more reply, `raw` sends
+//! `room` the state of the disk, `connect` opens a connection in place of the last
+//! one, `crowd` beside it, `receive` waits for one more reply, `raw` sends
 //! bytes as they are.
 
 use std::error::Error;
@@ -36,11 +37,14 @@ fn a_stopping_node_ends_idle_connections_and_wakes_waiting_hellos() {
         client.send(&waiting).await.expect("sends");
         // The hello is under way once a second connection has been answered.
         let mut other = Client::connect(runner.node.address).await.expect("connects");
-        other.send(&frame(1, 2013, &op_msg(0, &bson::doc! { "ping": 1, "$db": "admin" }, &[]))).await.expect("sends");
+        other
+            .send(&frame(1, 2013, &op_msg(0, &bson::doc! { "ping": 1, "$db": "admin" }, &[])))
+            .await
+            .expect("sends");
         other.receive().await.expect("answered");
         state.stop();
         let reply = client.receive().await.expect("a hello is answered at the end");
-        assert_eq!(reply.body.get_i32("code"), Ok(91));
+        assert_eq!(reply.body.get_i32("code").ok(), Some(91));
         assert!(other.receive().await.is_none(), "an idle connection is closed");
     });
 }
@@ -48,13 +52,16 @@ fn a_stopping_node_ends_idle_connections_and_wakes_waiting_hellos() {
 struct Runner {
     node: Node,
     client: Option<Client>,
+    /// Connections that stay open beside it.
+    crowd: Vec<Client>,
     last_request_id: i32,
 }
 
 impl Runner {
     fn start() -> Runner {
         let settings = wire::Settings { connections_max: 3, test_commands: true };
-        let mut runner = Runner { node: Node::start(settings), client: None, last_request_id: 0 };
+        let mut runner =
+            Runner { node: Node::start(settings), client: None, crowd: Vec::new(), last_request_id: 0 };
         runner.connect().expect("connects");
         runner
     }
@@ -66,7 +73,8 @@ impl Runner {
 
     /// A hello that waits for longer than any test.
     fn hello_that_waits(&mut self) -> Vec<u8> {
-        let reply = self.exchange(&frame(1, 2013, &op_msg(0, &bson::doc! { "hello": 1, "$db": "admin" }, &[])));
+        let reply =
+            self.exchange(&frame(1, 2013, &op_msg(0, &bson::doc! { "hello": 1, "$db": "admin" }, &[])));
         let version = reply.expect("answered").body.get_document("topologyVersion").expect("there").clone();
         let hello = bson::doc! {
             "hello": 1, "topologyVersion": version, "maxAwaitTimeMS": 600_000, "$db": "admin",
@@ -147,7 +155,7 @@ impl Runner {
                     kind.push_str("moreToCome ");
                 }
                 let stray = reply.response_to != self.last_request_id;
-                let stray = if stray && self.last_request_id > 0 { "to an earlier message " } else { "" };
+                let stray = if stray && self.last_request_id > 0 { "to another message " } else { "" };
                 lines.push(format!("{kind}{stray}{}", show(&reply.body)));
             }
         }
@@ -164,6 +172,10 @@ impl goldenscript::Runner for Runner {
             "send" => self.send(command),
             "receive" => Ok(self.receive()),
             "connect" => self.connect().map(|()| String::new()),
+            "crowd" => {
+                self.crowd.extend(self.client.take());
+                self.connect().map(|()| String::new())
+            }
             "documents" => {
                 let documents = trees(arguments.next_pos().ok_or("an array")?)?;
                 let documents = documents.iter().map(DocBuf::encode).collect::<Result<_, _>>()?;

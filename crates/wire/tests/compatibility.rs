@@ -10,5 +10,8 @@ fn the_compatibility_page_is_what_the_tables_say() {
         std::fs::write(&path, &wanted).expect("the page can be written");
     }
     let actual = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(actual == wanted, "docs/COMPATIBILITY.md is out of date: run PSDB_UPDATE_DOCS=1 cargo test -p wire");
+    assert!(
+        actual == wanted,
+        "docs/COMPATIBILITY.md is out of date: run PSDB_UPDATE_DOCS=1 cargo test -p wire"
+    );
 }

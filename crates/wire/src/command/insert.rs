@@ -41,12 +41,13 @@ fn run<'c>(call: &'c Call<'_>) -> BoxFuture<'c, Result<Reply>> {
         let prepared = prepare(call)?;
         call.state.metrics.operations.insert.add(prepared.command.documents.len() as u64);
         let Prepared { command, positions, refusals } = prepared;
+        let ordered = command.ordered;
         let outcome = if command.documents.is_empty() {
             WriteReply::default()
         } else {
             call.state.backend.insert(&call.context, command).await?
         };
-        Ok(write_reply(&merge(outcome, &positions, refusals), false))
+        Ok(write_reply(&merge(outcome, ordered, &positions, refusals), false))
     }
     .boxed()
 }
@@ -106,7 +107,12 @@ fn statement_id(ids: &[i32], position: usize) -> i32 {
 }
 
 /// Puts the errors of both halves in the request's order.
-fn merge(mut outcome: WriteReply, positions: &[usize], refusals: Vec<(usize, Error)>) -> WriteReply {
+fn merge(
+    mut outcome: WriteReply,
+    ordered: bool,
+    positions: &[usize],
+    refusals: Vec<(usize, Error)>,
+) -> WriteReply {
     if refusals.is_empty() {
         return outcome;
     }
@@ -114,16 +120,11 @@ fn merge(mut outcome: WriteReply, positions: &[usize], refusals: Vec<(usize, Err
         *index = positions.get(*index).copied().unwrap_or(*index);
     }
     // An ordered insert that failed earlier never reached the document that was left out.
-    let stopped_earlier = !outcome.write_errors.is_empty() && positions.len() == first_refused(&refusals);
-    if !stopped_earlier || refusals.len() > 1 {
+    if !ordered || outcome.write_errors.is_empty() {
         outcome.write_errors.extend(refusals);
         outcome.write_errors.sort_by_key(|(index, _)| *index);
     }
     outcome
-}
-
-fn first_refused(refusals: &[(usize, Error)]) -> usize {
-    refusals.first().map_or(0, |(position, _)| *position)
 }
 
 /// The document with its `_id` in front. Fails with what MongoDB says about documents that may not be stored.

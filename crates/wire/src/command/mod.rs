@@ -190,6 +190,13 @@ pub(crate) static TABLE: &[&Spec] = &[
     &whatsmyuri::SPEC,
 ];
 
+/// The fields of the documents within commands, for the documentation.
+pub(crate) static STATEMENTS: &[(&str, &[Field])] = &[
+    ("createIndexes.indexes", create_indexes::INDEX),
+    ("delete.deletes", delete::STATEMENT),
+    ("update.updates", update::STATEMENT),
+];
+
 /// The command of this name or alias.
 pub(crate) fn find(name: &str) -> Option<&'static Spec> {
     match TABLE.binary_search_by(|spec| spec.name.cmp(name)) {

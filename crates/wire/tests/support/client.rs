@@ -74,9 +74,8 @@ impl Client {
     pub(crate) async fn receive(&mut self) -> Option<Reply> {
         let mut header = [0; 16];
         self.stream.read_exact(&mut header).await.ok()?;
-        let number = |at: usize| {
-            i32::from_le_bytes(header[at..at + 4].try_into().expect("four bytes of sixteen"))
-        };
+        let number =
+            |at: usize| i32::from_le_bytes(header[at..at + 4].try_into().expect("four bytes of sixteen"));
         let mut payload = vec![0; usize::try_from(number(0)).expect("a length") - 16];
         self.stream.read_exact(&mut payload).await.ok()?;
         Some(Reply::read(number(12), number(8), &payload))

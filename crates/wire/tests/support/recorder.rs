@@ -43,7 +43,8 @@ impl Recorder {
     fn batch(&self, namespace: String, size: Option<u64>) -> CursorReply {
         let mut documents = self.documents.lock();
         let size = size.map_or(documents.len(), |size| usize::try_from(size).expect("a small size"));
-        let batch: Vec<DocBuf> = documents.drain(..size.min(documents.len())).collect();
+        let end = size.min(documents.len());
+        let batch: Vec<DocBuf> = documents.drain(..end).collect();
         let cursor = (!documents.is_empty()).then_some(CURSOR);
         CursorReply { cursor, namespace, batch }
     }
@@ -164,7 +165,12 @@ impl Backend for Recorder {
         let action = match &command.action {
             FindAndModifyAction::Remove => "remove".to_owned(),
             FindAndModifyAction::Update { update, upsert, return_new } => {
-                format!("update={}{}{}", update_spec(update), flag("upsert", *upsert), flag("new", *return_new))
+                format!(
+                    "update={}{}{}",
+                    update_spec(update),
+                    flag("upsert", *upsert),
+                    flag("new", *return_new)
+                )
             }
         };
         let text = format!(
@@ -262,17 +268,15 @@ impl Backend for Recorder {
 
     async fn list_collections(&self, cx: &OperationContext, database: &str) -> Result<Vec<CollectionInfo>> {
         self.note(cx, format!("listCollections {database}"))?;
-        let info = |name: &str| CollectionInfo {
-            name: name.to_owned(),
-            uuid: [7; 16],
-            options: Document::new(),
-        };
+        let info =
+            |name: &str| CollectionInfo { name: name.to_owned(), uuid: [7; 16], options: Document::new() };
         Ok(vec![info("cities"), info("users")])
     }
 
     async fn list_databases(&self, cx: &OperationContext) -> Result<Vec<DatabaseInfo>> {
         self.note(cx, "listDatabases".to_owned())?;
-        let info = |name: &str, size_on_disk_bytes| DatabaseInfo { name: name.to_owned(), size_on_disk_bytes };
+        let info =
+            |name: &str, size_on_disk_bytes| DatabaseInfo { name: name.to_owned(), size_on_disk_bytes };
         Ok(vec![info("shop", 3 << 20), info("test", 1 << 20)])
     }
 
