@@ -96,7 +96,14 @@ async fn no_acknowledged_write_is_lost_when_the_process_is_killed() {
         let mut tasks = Vec::new();
         for (writer, ledger) in std::mem::take(&mut ledgers).into_iter().enumerate() {
             let things = collection(&node.client().await);
-            tasks.push(tokio::spawn(write(things, writer, round, random.random(), ledger, Arc::clone(&stop))));
+            tasks.push(tokio::spawn(write(
+                things,
+                writer,
+                round,
+                random.random(),
+                ledger,
+                Arc::clone(&stop),
+            )));
         }
         tokio::time::sleep(Duration::from_millis(random.random_range(5..700))).await;
         node.kill();
@@ -109,7 +116,8 @@ async fn no_acknowledged_write_is_lost_when_the_process_is_killed() {
         // The node that has just recovered is killed as well: recovery must be repeatable.
         node.kill();
     }
-    let acknowledged: usize = ledgers.iter().map(|ledger| ledger.inserted.len() + ledger.batches.len() * BATCH).sum();
+    let acknowledged: usize =
+        ledgers.iter().map(|ledger| ledger.inserted.len() + ledger.batches.len() * BATCH).sum();
     println!("{rounds} kills, about {acknowledged} documents written, none lost");
     assert!(acknowledged > 0, "the load must have written something");
 }
@@ -159,20 +167,32 @@ async fn write(
     ledger
 }
 
-async fn insert(things: &Collection<Document>, id: String, ledger: &mut Ledger) -> mongodb::error::Result<()> {
+async fn insert(
+    things: &Collection<Document>,
+    id: String,
+    ledger: &mut Ledger,
+) -> mongodb::error::Result<()> {
     things.insert_one(document(&id)).await?;
     ledger.inserted.insert(id);
     Ok(())
 }
 
-async fn insert_batch(things: &Collection<Document>, id: String, ledger: &mut Ledger) -> mongodb::error::Result<()> {
+async fn insert_batch(
+    things: &Collection<Document>,
+    id: String,
+    ledger: &mut Ledger,
+) -> mongodb::error::Result<()> {
     ledger.batches.insert(id.clone(), false);
     things.insert_many((0..BATCH).map(|part| document(&format!("{id}/{part}")))).await?;
     ledger.batches.insert(id, true);
     Ok(())
 }
 
-async fn increment(things: &Collection<Document>, writer: usize, ledger: &mut Ledger) -> mongodb::error::Result<()> {
+async fn increment(
+    things: &Collection<Document>,
+    writer: usize,
+    ledger: &mut Ledger,
+) -> mongodb::error::Result<()> {
     ledger.increments.1 += 1;
     things.update_one(doc! { "_id": format!("counter-{writer}") }, doc! { "$inc": { "n": 1_i64 } }).await?;
     ledger.increments.0 += 1;
@@ -204,8 +224,10 @@ async fn check(client: &Client, ledgers: &[Ledger]) {
     let things = collection(client);
     let all: Vec<Document> =
         things.find(doc! {}).await.expect("the node answers").try_collect().await.expect("and goes on");
-    let found: BTreeMap<&str, &Document> =
-        all.iter().map(|document| (document.get_str("_id").expect("all ids are strings"), document)).collect();
+    let found: BTreeMap<&str, &Document> = all
+        .iter()
+        .map(|document| (document.get_str("_id").expect("all ids are strings"), document))
+        .collect();
     for (writer, ledger) in ledgers.iter().enumerate() {
         for id in ledger.inserted.difference(&ledger.delete_asked) {
             assert_eq!(found.get(id.as_str()), Some(&&document(id)), "an acknowledged insert is lost: {id}");
@@ -214,19 +236,24 @@ async fn check(client: &Client, ledgers: &[Ledger]) {
             assert!(!found.contains_key(id.as_str()), "an acknowledged delete is undone: {id}");
         }
         for (id, acknowledged) in &ledger.batches {
-            let present = (0..BATCH).filter(|part| found.contains_key(format!("{id}/{part}").as_str())).count();
+            let present =
+                (0..BATCH).filter(|part| found.contains_key(format!("{id}/{part}").as_str())).count();
             let whole = present == BATCH || (present == 0 && !acknowledged);
             assert!(whole, "batch {id} (acknowledged: {acknowledged}) has {present} of {BATCH} documents");
         }
         let counter = found.get(format!("counter-{writer}").as_str()).expect("counters are never deleted");
         let n = counter.get_i64("n").expect("a counter counts");
         let (acknowledged, asked) = ledger.increments;
-        assert!((acknowledged..=asked).contains(&n), "counter {writer} is {n}, acknowledged {acknowledged}, asked {asked}");
+        assert!(
+            (acknowledged..=asked).contains(&n),
+            "counter {writer} is {n}, acknowledged {acknowledged}, asked {asked}"
+        );
     }
     let report = client.database("crash").run_command(doc! { "validate": "things", "full": true }).await;
     let report = report.expect("validate answers");
     assert_eq!(report.get_bool("valid").ok(), Some(true), "{report}");
-    let by_index = things.count_documents(doc! { "serial": { "$gte": "" } }).hint(hint()).await.expect("counts");
+    let by_index =
+        things.count_documents(doc! { "serial": { "$gte": "" } }).hint(hint()).await.expect("counts");
     assert_eq!(by_index, all.len() as u64, "the unique index has an entry for every document");
 }
 

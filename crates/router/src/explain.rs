@@ -112,8 +112,11 @@ impl Router {
     }
 
     async fn run_to_end(&self, cx: &OperationContext, executor: &mut FindExecutor) -> Result<()> {
+        let mut documents = Vec::new();
         loop {
-            let (_, progress) = self.step(executor.count_batch(Slice::EXAMINED_DEFAULT))?;
+            let progress =
+                self.step(executor.next_batch(&Slice::examining(Slice::EXAMINED_DEFAULT), &mut documents))?;
+            documents.clear();
             if progress == Progress::Done {
                 return Ok(());
             }

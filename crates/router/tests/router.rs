@@ -12,8 +12,8 @@ use document::DocBuf;
 use replica::{CompactionPolicy, Host, HostOptions, NoPeers, ThreadSpawner};
 use router::command::{
     AggregateCommand, CountCommand, CreateIndexesCommand, CursorReply, DeleteCommand, DeleteStatement,
-    FindAndModifyAction, FindAndModifyCommand, FindCommand, GetMoreCommand, IndexRequest, IndexSelector,
-    InsertCommand, UpdateCommand, UpdateSpec, UpdateStatement,
+    ExplainCommand, FindAndModifyAction, FindAndModifyCommand, FindCommand, GetMoreCommand, IndexRequest,
+    IndexSelector, InsertCommand, UpdateCommand, UpdateSpec, UpdateStatement, Verbosity,
 };
 use router::{OperationContext, Router, RouterOptions};
 use storage::memory::{MemoryDisk, MemoryLogWriter};
@@ -315,6 +315,21 @@ async fn a_unique_index_over_duplicates_fails_and_leaves_nothing_behind() {
     let indexes = node.router.list_indexes(&node.cx, things()).await.expect("lists");
     assert_eq!(indexes.len(), 1);
     assert_eq!(node.insert([doc! { "_id": 3, "v": 1 }]).await.n, 1);
+}
+
+#[tokio::test]
+async fn explain_runs_the_read_and_counts_what_it_touched() {
+    let node = Node::new().await;
+    node.insert((0..100).map(|id| doc! { "_id": id, "v": id % 10 })).await;
+    node.create_index("v", false).await.expect("builds");
+    let find = FindCommand { filter: Some(encode(&doc! { "v": 3 })), ..FindCommand::all(things()) };
+    let explained =
+        node.router.explain(&node.cx, ExplainCommand::Find(find), Verbosity::ExecutionStats).await;
+    let explained = explained.expect("explains");
+    let stats = explained.get_document("executionStats").expect("asked for");
+    for field in ["nReturned", "totalKeysExamined", "totalDocsExamined"] {
+        assert_eq!(stats.get_i32(field).ok(), Some(10), "{field}: {explained}");
+    }
 }
 
 #[tokio::test]
