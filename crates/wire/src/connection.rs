@@ -4,7 +4,6 @@
 //! what was claimed; a client's mistake closes its own connection only, with a logged reason; an idle connection keeps
 //! one small buffer.
 
-use std::future::Future;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
@@ -20,7 +19,7 @@ use crate::compression::{self, Compressor};
 use crate::dispatch::{self, Outcome};
 use crate::message::{self, HEADER_BYTES, Header, MessageError, OP_COMPRESSED, OP_MSG, OP_QUERY, Request};
 use crate::reply::Reply;
-use crate::state::{Client, State};
+use crate::state::{Client, State, stop_wanted};
 
 /// The buffer of an idle connection.
 const BUFFER_BYTES: usize = 8 * 1024;
@@ -104,7 +103,7 @@ impl Connection {
                     }
                     self.state.metrics.bytes_in.add(count as u64);
                 }
-                _ = self.stopping.changed() => return Ok(None),
+                () = stop_wanted(&mut self.stopping) => return Ok(None),
             }
         }
     }
@@ -240,21 +239,16 @@ impl Connection {
 }
 
 /// Reads ahead until the client leaves. Stops reading, and so waits for ever, once enough was sent ahead.
-fn watch_for_departure<'c>(
-    stream: &'c mut TcpStream,
-    buffer: &'c mut BytesMut,
-) -> impl Future<Output = End> + use<'c> {
-    async move {
-        loop {
-            if buffer.len() >= READ_AHEAD_BYTES {
-                return std::future::pending().await;
-            }
-            buffer.reserve(BUFFER_BYTES);
-            match stream.read_buf(buffer).await {
-                Ok(0) => return End::Orderly,
-                Ok(_) => {}
-                Err(error) => return End::Socket(error),
-            }
+async fn watch_for_departure(stream: &mut TcpStream, buffer: &mut BytesMut) -> End {
+    loop {
+        if buffer.len() >= READ_AHEAD_BYTES {
+            return std::future::pending().await;
+        }
+        buffer.reserve(BUFFER_BYTES);
+        match stream.read_buf(buffer).await {
+            Ok(0) => return End::Orderly,
+            Ok(_) => {}
+            Err(error) => return End::Socket(error),
         }
     }
 }

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
 use crate::connection::{Connection, End};
-use crate::state::{Client, State};
+use crate::state::{Client, State, stop_wanted};
 
 /// After a failed accept (out of file descriptors, most often), before the next try.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
@@ -31,7 +31,7 @@ pub async fn serve(state: Arc<State>, listener: TcpListener) {
         tokio::select! {
             accepted = listener.accept() => accept(&state, &mut tasks, accepted).await,
             Some(ended) = tasks.join_next() => report(ended),
-            _ = stopping.changed() => break,
+            () = stop_wanted(&mut stopping) => break,
         }
     }
     drop(listener);

@@ -128,6 +128,12 @@ impl State {
     }
 }
 
+/// Resolves once the node stops; at once when it stopped before the receiver was made.
+pub(crate) async fn stop_wanted(stopping: &mut watch::Receiver<bool>) {
+    // An error would mean that the state is gone, and with it the node.
+    drop(stopping.wait_for(|stopping| *stopping).await);
+}
+
 /// Makes object ids: seconds, five random bytes of this process, a counter.
 struct ObjectIds {
     process: [u8; 5],

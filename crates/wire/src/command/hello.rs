@@ -17,6 +17,7 @@ use crate::call::Call;
 use crate::compression::Compressor;
 use crate::fields::{Accepts, Field, field, ignored};
 use crate::reply::Reply;
+use crate::state::stop_wanted;
 
 /// Longest a client may wait for news, in milliseconds.
 const AWAIT_MS_MAX: u64 = 3_600_000;
@@ -94,7 +95,7 @@ async fn wait_for_change(call: &Call<'_>, await_ms: u64) {
     let mut stopping = call.state.stopping();
     tokio::select! {
         () = tokio::time::sleep(Duration::from_millis(await_ms)) => {}
-        _ = stopping.wait_for(|stopping| *stopping) => {}
+        () = stop_wanted(&mut stopping) => {}
     }
 }
 
