@@ -23,6 +23,8 @@ use crate::read::{BatchSize, dropped, first_batch};
 use crate::search::ReadRequest;
 use crate::{OperationContext, Router, parse};
 
+/// Stages that the router answers by itself, beside those that `document` knows.
+pub const ROUTER_STAGES: [&str; 1] = ["$collStats"];
 /// Rows that move through the stages at a time.
 const SLICE_ROWS: usize = 256;
 
@@ -64,10 +66,14 @@ impl Router {
     /// `aggregate`. A collection that does not exist has no documents.
     pub async fn aggregate(&self, cx: &OperationContext, command: AggregateCommand) -> Result<CursorReply> {
         let variables = parse::variables(command.variables.as_ref());
+        let context = self.eval_context(variables.clone());
+        if let Some(argument) = statistics_stage(&command.pipeline) {
+            let rest = Pipeline::parse(command.pipeline.get(1..).unwrap_or_default(), &variables)?.stages;
+            let row = self.statistics_row(cx, &command.namespace, argument).await?;
+            return self.aggregate_row(cx, &command, row, rest, context).await;
+        }
         let pipeline = Pipeline::parse(&command.pipeline, &variables)?;
-        let context = self.eval_context(variables);
-        let Divided { request, rest } = divide(pipeline.stages, command.hint, &context);
-        let view_since = self.clock.monotonic();
+        let Divided { request, rest } = divide(pipeline.stages, command.hint.clone(), &context);
         let source = match self.collection(&command.namespace).await? {
             Some(record) => {
                 let executor = self.start_read(cx, &record, &request).await?;
@@ -75,9 +81,49 @@ impl Router {
             }
             None => None,
         };
-        let segments = segments(rest, &command.namespace.database, &context)?;
-        let mut cursor =
-            AggregateCursor { source, segments, draining: 0, ready: VecDeque::new(), context, view_since };
+        let cursor = self.new_cursor(&command, source, rest, context)?;
+        self.first_reply(cx, &command, cursor).await
+    }
+
+    /// A pipeline over one row that is not a document of the collection.
+    async fn aggregate_row(
+        &self,
+        cx: &OperationContext,
+        command: &AggregateCommand,
+        row: bson::Document,
+        rest: Vec<Stage>,
+        context: EvalContext,
+    ) -> Result<CursorReply> {
+        let mut cursor = self.new_cursor(command, None, rest, context)?;
+        if let Some(segment) = self.push_through(cx, &mut cursor, 0, vec![Row::Tree(row)]).await? {
+            cursor.draining = segment;
+        }
+        self.first_reply(cx, command, cursor).await
+    }
+
+    fn new_cursor(
+        &self,
+        command: &AggregateCommand,
+        source: Option<Source>,
+        rest: Vec<Stage>,
+        context: EvalContext,
+    ) -> Result<AggregateCursor> {
+        Ok(AggregateCursor {
+            source,
+            segments: segments(rest, &command.namespace.database, &context)?,
+            draining: 0,
+            ready: VecDeque::new(),
+            context,
+            view_since: self.clock.monotonic(),
+        })
+    }
+
+    async fn first_reply(
+        &self,
+        cx: &OperationContext,
+        command: &AggregateCommand,
+        mut cursor: AggregateCursor,
+    ) -> Result<CursorReply> {
         if cursor.source.is_none() {
             cursor.finish_segment()?;
         }
@@ -287,6 +333,11 @@ impl AggregateCursor {
         self.draining = segment;
         self.finish_segment()
     }
+}
+
+/// The argument of `$collStats`, which answers for the collection and can only come first.
+fn statistics_stage(pipeline: &[bson::Bson]) -> Option<&bson::Document> {
+    pipeline.first()?.as_document()?.get_document("$collStats").ok()
 }
 
 /// Gives the shard what its executor does: a first `$match`, then a `$sort`, then a `$limit`.

@@ -42,6 +42,7 @@ use document::EvalContext;
 use document::Variables;
 use replica::{CatalogHandle, Host};
 
+pub use aggregate::ROUTER_STAGES;
 pub use command::OperationContext;
 
 /// What a router is made of.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use base::{Code, Error, IndexId, Namespace, Result};
-use bson::{Document, doc};
+use bson::{Bson, Document, doc};
 use catalog::{CollectionRecord, IndexSpec};
 use query::execute::{ValidationReport, collection_count};
 use query::state::ShardState;
@@ -40,6 +40,34 @@ impl Router {
         })
     }
 
+    /// The one row of `$collStats`: `storageStats` and `count`, when asked for. Fails with `NamespaceNotFound` (26), or
+    /// with 40415 for a part that is not known.
+    pub(crate) async fn statistics_row(
+        &self,
+        cx: &OperationContext,
+        namespace: &Namespace,
+        argument: &Document,
+    ) -> Result<Document> {
+        if self.collection(namespace).await?.is_none() {
+            let message = format!("Collection [{namespace}] not found.");
+            return Err(Error::new(Code::NAMESPACE_NOT_FOUND, message));
+        }
+        let stats = self.collection_stats(cx, namespace.clone()).await?;
+        let now = bson::DateTime::from_millis(self.clock.wall_ms());
+        let mut row = doc! { "ns": namespace.to_string(), "localTime": now };
+        for (part, options) in argument {
+            match part.as_str() {
+                "storageStats" => row.insert(part, storage_stats(&stats, scale(options)?)),
+                "count" => row.insert(part, number(stats.documents)),
+                _ => {
+                    let message = format!("BSON field '$collStats.{part}' is an unknown field.");
+                    return Err(Error::new(Code::UNKNOWN_FIELD, message));
+                }
+            };
+        }
+        Ok(row)
+    }
+
     /// `validate`: reads every document and every index entry. Fails with `NamespaceNotFound` (26).
     pub async fn validate(&self, cx: &OperationContext, namespace: Namespace) -> Result<Document> {
         let missing = || {
@@ -59,6 +87,42 @@ impl Router {
         let sizes = record.shard_map.shards.iter().filter_map(|placement| self.host.shard(placement.shard));
         sizes.map(|shard| shard.size_bytes()).sum()
     }
+}
+
+/// `scale` of `storageStats`: what sizes are divided by.
+fn scale(options: &Bson) -> Result<u64> {
+    let scale = options.as_document().and_then(|options| options.get("scale"));
+    let value = match scale {
+        None => Some(1),
+        Some(Bson::Int32(value)) => u64::try_from(*value).ok(),
+        Some(Bson::Int64(value)) => u64::try_from(*value).ok(),
+        Some(Bson::Double(value)) => Some(*value as u64),
+        Some(_) => None,
+    };
+    value
+        .filter(|value| *value > 0)
+        .ok_or_else(|| Error::bad_value("$collStats.storageStats.scale must be a number above 0"))
+}
+
+fn storage_stats(stats: &CollectionStats, scale: u64) -> Document {
+    let sizes: Document =
+        stats.indexes.iter().map(|(name, bytes)| (name.clone(), number(bytes / scale))).collect();
+    let index_bytes: u64 = stats.indexes.iter().map(|(_, bytes)| bytes).sum();
+    let mut document = doc! { "size": number(stats.data_bytes / scale), "count": number(stats.documents) };
+    if let Some(average) = stats.data_bytes.checked_div(stats.documents) {
+        document.insert("avgObjSize", number(average));
+    }
+    document.extend(doc! {
+        "storageSize": number(stats.storage_bytes / scale),
+        "capped": false,
+        "nindexes": number(stats.indexes.len() as u64),
+        "indexBuilds": [],
+        "totalIndexSize": number(index_bytes / scale),
+        "totalSize": number(stats.storage_bytes / scale),
+        "indexSizes": sizes,
+        "scaleFactor": number(scale),
+    });
+    document
 }
 
 fn check(state: &Arc<ShardState>, view: &Arc<dyn View>) -> storage::Result<ValidationReport> {
@@ -93,7 +157,7 @@ fn validation_reply(record: &CollectionRecord, report: &ValidationReport) -> Doc
 }
 
 /// As MongoDB writes counts: 32 bits when they fit.
-fn number(value: u64) -> bson::Bson {
+fn number(value: u64) -> Bson {
     i32::try_from(value).map_or_else(|_| (value as i64).into(), Into::into)
 }
 

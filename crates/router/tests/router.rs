@@ -404,6 +404,23 @@ async fn a_pipeline_groups_joins_and_limits() {
 }
 
 #[tokio::test]
+async fn collection_statistics_come_as_a_row_that_later_stages_see() {
+    let node = Node::new().await;
+    node.insert((0..50).map(|id| doc! { "_id": id })).await;
+    let row =
+        node.aggregate(vec![doc! { "$collStats": { "storageStats": {}, "count": {} } }]).await.remove(0);
+    assert_eq!(row.get_i32("count").ok(), Some(50));
+    assert_eq!(row.get_document("storageStats").expect("asked for").get_i32("nindexes").ok(), Some(1));
+    let projected = node
+        .aggregate(vec![
+            doc! { "$collStats": { "count": {} } },
+            doc! { "$project": { "count": 1, "_id": 0 } },
+        ])
+        .await;
+    assert_eq!(projected, [doc! { "count": 50 }]);
+}
+
+#[tokio::test]
 async fn a_delete_takes_one_or_all_that_match() {
     let node = Node::new().await;
     node.insert((0..2_500).map(|id| doc! { "_id": id, "v": id % 2 })).await;

@@ -35,7 +35,7 @@ pub fn markdown() -> String {
     names(&mut out, "Update operators", UPDATE_OPERATORS.iter().map(|(name, _)| *name), |name| {
         sample(UPDATE_OPERATORS, name).is_some_and(|argument| update_knows(name, argument))
     });
-    let stages: Vec<&str> = document::pipeline::stage_names().collect();
+    let stages: Vec<&str> = document::pipeline::stage_names().chain(router::ROUTER_STAGES).collect();
     names(&mut out, "Aggregation stages", merged(STAGES, &stages), |name| stages.contains(&name));
     let accumulators: Vec<&str> = document::pipeline::accumulator::accumulator_names().collect();
     let known = merged(ACCUMULATORS, &accumulators);
