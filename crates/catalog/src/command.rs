@@ -1,6 +1,6 @@
 //! What the catalog can be asked to change. Each command is one entry of the catalog's Raft log.
 
-use base::{CollectionId, IndexId, Namespace, NodeId, ShardId};
+use base::{CollectionId, IndexId, Namespace, NodeId};
 use bson::Document;
 
 use crate::{CollectionRecord, KeyDirection, NodeRecord};
@@ -78,17 +78,7 @@ pub enum Reply {
     /// Done.
     Done,
     /// The collection as created or dropped.
-    Collection(CollectionRecord),
+    Collection(Box<CollectionRecord>),
     /// The indexes that `AddIndexes` added, in order; those that existed are left out.
     Indexes(Vec<IndexId>),
-}
-
-impl Reply {
-    /// The shards of the collection that the reply carries, for the caller that starts or stops their replicas.
-    pub fn shards(&self) -> Vec<ShardId> {
-        match self {
-            Reply::Collection(record) => record.shard_map.shards.iter().map(|shard| shard.shard).collect(),
-            Reply::Done | Reply::Indexes(_) => Vec::new(),
-        }
-    }
 }

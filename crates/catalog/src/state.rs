@@ -188,7 +188,7 @@ impl Catalog {
         counters.shard = self.counters.shard.next();
         batch.put(COUNTERS_KEY, encode(&counters));
         put_collection(batch, &record);
-        Ok(Reply::Collection(record))
+        Ok(Reply::Collection(Box::new(record)))
     }
 
     fn drop_collection(&self, batch: &mut KvBatch, namespace: &Namespace) -> Result<Reply> {
@@ -196,7 +196,7 @@ impl Catalog {
             self.find(namespace).ok_or_else(|| Error::new(Code::NAMESPACE_NOT_FOUND, "ns not found"))?;
         let record = CollectionRecord { state: CollectionState::Dropping, ..record.as_ref().clone() };
         put_collection(batch, &record);
-        Ok(Reply::Collection(record))
+        Ok(Reply::Collection(Box::new(record)))
     }
 
     fn forget_collection(&self, batch: &mut KvBatch, collection: CollectionId) -> Reply {

@@ -6,6 +6,8 @@
 //! delete holds, a batch is there as a whole or not at all, a counter stands between what was acknowledged and what was
 //! asked for, and `validate` finds every index consistent with its documents.
 
+#![expect(clippy::print_stdout, reason = "the seed of a run is what repeats it")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};

@@ -62,7 +62,7 @@ impl Router {
             unreachable!("the catalog answers a creation with its collection")
         };
         self.start_replicas(&record).await?;
-        Ok(Arc::new(record))
+        Ok(Arc::from(record))
     }
 
     /// `drop`. Returns how many indexes it had. Fails with `NamespaceNotFound` (26).

@@ -45,9 +45,8 @@ impl Build {
             }
             cx.check(router.clock.monotonic())?;
             let pause = std::time::Duration::from_millis(50);
-            match tokio::time::timeout(pause, self.outcome.changed()).await {
-                Ok(Err(_)) => return Err(Error::new(Code::INTERRUPTED_AT_SHUTDOWN, "The node is stopping.")),
-                Ok(Ok(())) | Err(_) => {}
+            if let Ok(Err(_)) = tokio::time::timeout(pause, self.outcome.changed()).await {
+                return Err(Error::new(Code::INTERRUPTED_AT_SHUTDOWN, "The node is stopping."));
             }
         }
     }
