@@ -15,6 +15,7 @@ use crate::{Fault, Result};
 const LOCK_FILE: &str = "lock";
 const IDENTITY_FILE: &str = "identity.json";
 const IDENTITY_FILE_NEW: &str = "identity.json.new";
+const SUBDIRECTORIES: [&str; 2] = ["store", "raft"];
 
 /// Version of the data directory that this program writes and reads.
 pub const FORMAT_VERSION: u32 = 1;
@@ -48,12 +49,21 @@ pub struct DataDirectory {
 
 impl DataDirectory {
     /// Opens `path`, or creates it, and locks it. Faults with a sentence for the operator when another process has it
-    /// open, or when it was written by a newer version.
+    /// open, when it was written by a newer version, or when it holds data and has lost its identity.
     pub fn open(path: &Path) -> Result<DataDirectory> {
+        if path.as_os_str().is_empty() || path.exists() && !path.is_dir() {
+            return Err(Fault::directory(format!(
+                "The data directory '{}' is not a directory.",
+                path.display()
+            )));
+        }
         create(path)?;
         let lock = lock(path)?;
         let identity = read_identity(path)?;
-        for subdirectory in ["store", "raft"] {
+        for subdirectory in SUBDIRECTORIES {
+            if identity.is_none() {
+                check_unused(path, subdirectory)?;
+            }
             create(&path.join(subdirectory))?;
         }
         sync(path)?;
@@ -133,6 +143,24 @@ fn lock(path: &Path) -> Result<File> {
     io("writing", &lock_path, file.seek(SeekFrom::Start(0)))?;
     io("writing", &lock_path, writeln!(file, "{}", std::process::id()))?;
     Ok(file)
+}
+
+/// A directory is given its identity before anything else is written to it: data without one has lost it.
+fn check_unused(path: &Path, subdirectory: &str) -> Result<()> {
+    let subdirectory = path.join(subdirectory);
+    let used = match std::fs::read_dir(&subdirectory) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
+        items => io("reading", &subdirectory, items)?.next().is_some(),
+    };
+    if used {
+        return Err(Fault::corruption(format!(
+            "{} holds data, but the identity file {} is gone. Bring the file back from a copy, or start in an empty \
+             directory.",
+            subdirectory.display(),
+            path.join(IDENTITY_FILE).display()
+        )));
+    }
+    Ok(())
 }
 
 fn read_identity(path: &Path) -> Result<Option<Identity>> {

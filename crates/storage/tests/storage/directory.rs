@@ -61,3 +61,24 @@ fn a_newer_or_a_damaged_directory_is_refused_with_a_sentence() {
     std::fs::write(&file, text).expect("writable");
     DataDirectory::open(parent.path()).expect("as it was");
 }
+
+#[test]
+fn a_directory_with_data_and_without_its_identity_is_refused() {
+    let parent = tempfile::tempdir().expect("a temporary directory");
+    let mut directory = DataDirectory::open(parent.path()).expect("a new directory");
+    directory.set_identity(identity(1)).expect("written");
+    std::fs::write(directory.raft_path().join("1.raftlog"), "entries").expect("written");
+    drop(directory);
+    std::fs::remove_file(parent.path().join("identity.json")).expect("removed");
+    let fault = DataDirectory::open(parent.path()).err().expect("its identity is lost");
+    assert!(fault.to_string().contains("identity.json is gone"), "{fault}");
+}
+
+#[test]
+fn a_file_in_place_of_the_directory_is_refused_by_its_name() {
+    let parent = tempfile::tempdir().expect("a temporary directory");
+    let path = parent.path().join("data");
+    std::fs::write(&path, "").expect("written");
+    let fault = DataDirectory::open(&path).err().expect("a file is no directory");
+    assert!(fault.to_string().contains("data' is not a directory"), "{fault}");
+}
