@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use base::id::CATALOG_SHARD;
 use base::{Generation, HybridClock, LogIndex, ReplicaId, ShardId, Term};
 use raft::eraftpb::{ConfState, HardState};
 use storage::{Fault, KeyspaceName, KvBatch, LogBatch, ReplicaLogState, ReplicaWrites};
@@ -70,10 +71,22 @@ pub(crate) async fn remove(node: &Arc<Node>, name: KeyspaceName) -> storage::Res
     node.blocking(move |store| store.drop_keyspace(name)).await
 }
 
-/// Removes keyspaces that no replica's log state names: what a crash left of creating or removing a replica.
+/// Removes keyspaces that no replica's log state names: what a crash left of creating or removing a replica. Faults,
+/// and removes nothing, when the Raft log must have lost replicas: a catalog is never removed once it was in use.
 pub(crate) async fn remove_orphans(node: &Arc<Node>, named: Vec<KeyspaceName>) -> storage::Result<()> {
     node.blocking(move |store| {
-        let orphans = store.keyspaces()?.into_iter().filter(|name| !named.contains(name));
+        let mut orphans = store.keyspaces()?;
+        orphans.retain(|name| !named.contains(name));
+        for name in orphans.iter().filter(|name| name.shard == CATALOG_SHARD) {
+            let applied = store.applied_index(*name)?;
+            if applied > INITIAL_INDEX {
+                return Err(Fault::corruption(format!(
+                    "the Raft log knows nothing of {} of the catalog, whose store has applied up to {applied}: the \
+                     log's files are missing, or belong to another node. Nothing was removed",
+                    name.replica
+                )));
+            }
+        }
         orphans.into_iter().try_for_each(|name| store.drop_keyspace(name))
     })
     .await

@@ -1,8 +1,8 @@
 //! What crashes at every step leave of creating, dropping and compacting a replica.
 
-use base::{Generation, ReplicaId};
+use base::{Generation, LogIndex, ReplicaId};
 use storage::memory::MemoryDisk;
-use storage::{KeyspaceName, Store};
+use storage::{KeyspaceName, KvBatch, Store};
 
 use crate::support::{KvCommand, Node, NodeOptions, REPLICA, SHARD};
 
@@ -72,6 +72,27 @@ fn a_keyspace_that_no_replica_names_is_removed_at_start() {
         let disk = start(&disk).await.kill();
         let (store, _) = disk.open().expect("intact");
         assert_eq!(store.keyspaces().expect("readable").len(), 1);
+    });
+}
+
+#[test]
+fn a_log_that_lost_the_catalog_stops_the_node_and_keeps_the_store() {
+    run(async {
+        let disk = MemoryDisk::new();
+        let (store, _) = disk.open().expect("intact");
+        let catalog =
+            KeyspaceName { shard: base::id::CATALOG_SHARD, replica: ReplicaId(1), generation: Generation(1) };
+        let shard = KeyspaceName { shard: SHARD, replica: REPLICA, generation: Generation(1) };
+        for name in [catalog, shard] {
+            store.create_keyspace(name).expect("created");
+            store.apply(name, &KvBatch::default(), LogIndex(9)).expect("applied");
+        }
+        store.flush().expect("flushed");
+        drop(store);
+        let fault = Node::start(&disk, OPTIONS).await.err().expect("the log is empty");
+        assert!(fault.message.contains("the Raft log knows nothing of r1 of the catalog"), "{fault}");
+        let (store, _) = disk.open().expect("intact");
+        assert_eq!(store.keyspaces().expect("readable").len(), 2, "nothing was removed");
     });
 }
 
