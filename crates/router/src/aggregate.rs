@@ -130,7 +130,7 @@ impl Router {
         let mut batch = Vec::new();
         let more = self.fill_aggregate(cx, &mut cursor, &first_batch(command.batch_size), &mut batch).await?;
         let cursor = more.then(|| Cursor::Aggregate(Box::new(cursor)));
-        Ok(self.reply(cx, command.namespace.to_string(), cursor, batch))
+        self.reply(cx, command.namespace.to_string(), cursor, batch)
     }
 
     /// Adds the next rows to `batch`. Says whether there may be more.

@@ -1,12 +1,12 @@
 //! Open cursors: what is left of a result, found again by number.
 //!
 //! Always holds: a cursor is used by one `getMore` at a time (it is taken out of the registry meanwhile); one that
-//! nobody asked for since `CURSOR_IDLE_MS_MAX` is closed.
+//! nobody asked for since `CURSOR_IDLE_MS_MAX` is closed; a connection opens no more than `CURSORS_PER_CONNECTION_MAX`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use base::limits::CURSOR_IDLE_MS_MAX;
+use base::limits::{CURSOR_IDLE_MS_MAX, CURSORS_PER_CONNECTION_MAX};
 use base::{Code, Entropy, Error, MonoTime, Result, SessionId};
 use parking_lot::Mutex;
 
@@ -25,13 +25,15 @@ pub(crate) enum Cursor {
 /// An open cursor with what is checked before it is used.
 pub(crate) struct OpenCursor {
     pub(crate) namespace: String,
+    /// The connection that opened it.
+    pub(crate) connection: u64,
     pub(crate) session: Option<SessionId>,
     pub(crate) cursor: Cursor,
 }
 
 enum Slot {
     Idle { open: Box<OpenCursor>, since: MonoTime },
-    InUse { namespace: String, killed: bool },
+    InUse { namespace: String, connection: u64, killed: bool },
 }
 
 /// The open cursors of a node.
@@ -41,14 +43,26 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
-    /// Registers a cursor under a fresh number.
-    pub(crate) fn insert(&self, open: OpenCursor, entropy: &dyn Entropy, now: MonoTime) -> CursorId {
+    /// Registers a cursor under a fresh number. Fails with `OperationFailed` (96) when its connection has as many open
+    /// as it may.
+    pub(crate) fn insert(&self, open: OpenCursor, entropy: &dyn Entropy, now: MonoTime) -> Result<CursorId> {
         let mut slots = self.slots.lock();
+        let of_connection = |slot: &&Slot| slot.connection() == open.connection;
+        // Counting costs something only where a node has this many cursors open.
+        if slots.len() >= CURSORS_PER_CONNECTION_MAX
+            && slots.values().filter(of_connection).count() >= CURSORS_PER_CONNECTION_MAX
+        {
+            let message = format!(
+                "this connection has {CURSORS_PER_CONNECTION_MAX} open cursors, and may not have more: read them to \
+                 their end, or close them with killCursors"
+            );
+            return Err(Error::new(Code::OPERATION_FAILED, message));
+        }
         loop {
             let id = CursorId(i64::try_from(entropy.next_u64() >> 1).expect("63 bits fit"));
             if id.0 != 0 && !slots.contains_key(&id) {
                 slots.insert(id, Slot::Idle { open: Box::new(open), since: now });
-                return id;
+                return Ok(id);
             }
         }
     }
@@ -66,7 +80,8 @@ impl Registry {
                 format!("Requested getMore on namespace '{namespace}', but cursor belongs to '{found}'");
             return Err(Error::new(Code::UNAUTHORIZED, message));
         }
-        let in_use = Slot::InUse { namespace: namespace.to_owned(), killed: false };
+        let in_use =
+            Slot::InUse { namespace: namespace.to_owned(), connection: slot.connection(), killed: false };
         match std::mem::replace(slot, in_use) {
             Slot::Idle { open, .. } => Ok(*open),
             busy @ Slot::InUse { .. } => {
@@ -101,7 +116,7 @@ impl Registry {
         let mut slots = self.slots.lock();
         match slots.get_mut(&id) {
             Some(Slot::Idle { open, .. }) if open.namespace == namespace => slots.remove(&id).is_some(),
-            Some(Slot::InUse { namespace: found, killed }) if found == namespace => {
+            Some(Slot::InUse { namespace: found, killed, .. }) if found == namespace => {
                 *killed = true;
                 true
             }
@@ -129,6 +144,15 @@ impl Registry {
     }
 }
 
+impl Slot {
+    fn connection(&self) -> u64 {
+        match self {
+            Slot::Idle { open, .. } => open.connection,
+            Slot::InUse { connection, .. } => *connection,
+        }
+    }
+}
+
 fn not_found(id: CursorId) -> Error {
     Error::new(Code::CURSOR_NOT_FOUND, format!("cursor id {} not found", id.0))
 }
@@ -146,8 +170,13 @@ mod tests {
     }
 
     fn open() -> OpenCursor {
+        opened_by(1)
+    }
+
+    fn opened_by(connection: u64) -> OpenCursor {
         OpenCursor {
             namespace: "a.b".into(),
+            connection,
             session: None,
             cursor: Cursor::Aggregate(Box::new(AggregateCursor::exhausted())),
         }
@@ -156,7 +185,7 @@ mod tests {
     #[test]
     fn a_cursor_is_used_by_one_at_a_time_and_never_has_number_zero() {
         let (registry, entropy) = (Registry::default(), Count(0.into()));
-        let id = registry.insert(open(), &entropy, MonoTime::default());
+        let id = registry.insert(open(), &entropy, MonoTime::default()).expect("registered");
         assert_ne!(id.0, 0);
         assert_eq!(registry.take(id, "a.c").err().map(|error| error.code), Some(Code::UNAUTHORIZED));
         let taken = registry.take(id, "a.b").expect("idle");
@@ -168,7 +197,7 @@ mod tests {
     #[test]
     fn a_cursor_killed_while_in_use_does_not_come_back() {
         let (registry, entropy) = (Registry::default(), Count(7.into()));
-        let id = registry.insert(open(), &entropy, MonoTime::default());
+        let id = registry.insert(open(), &entropy, MonoTime::default()).expect("registered");
         let taken = registry.take(id, "a.b").expect("idle");
         assert!(registry.kill(id, "a.b"));
         assert!(!registry.put_back(id, taken, MonoTime::default()));
@@ -178,10 +207,26 @@ mod tests {
     #[test]
     fn an_idle_cursor_expires() {
         let (registry, entropy) = (Registry::default(), Count(7.into()));
-        registry.insert(open(), &entropy, MonoTime::default());
+        registry.insert(open(), &entropy, MonoTime::default()).expect("registered");
         registry.expire(MonoTime(Duration::from_millis(CURSOR_IDLE_MS_MAX)));
         assert_eq!(registry.len(), 1);
         registry.expire(MonoTime(Duration::from_millis(CURSOR_IDLE_MS_MAX + 1)));
         assert_eq!(registry.len(), 0);
+    }
+
+    #[test]
+    fn a_connection_opens_cursors_up_to_its_limit_and_takes_none_from_others() {
+        let (registry, entropy) = (Registry::default(), Count(7.into()));
+        let insert = |connection| registry.insert(opened_by(connection), &entropy, MonoTime::default());
+        let mut ids = Vec::new();
+        for _ in 0..CURSORS_PER_CONNECTION_MAX {
+            ids.push(insert(1).expect("within the limit"));
+        }
+        let refusal = insert(1).expect_err("one too many");
+        assert_eq!(refusal.code, Code::OPERATION_FAILED);
+        assert!(insert(2).is_ok(), "another connection has its own limit");
+        let last = ids.pop().expect("there are many");
+        assert!(registry.kill(last, "a.b"));
+        assert!(insert(1).is_ok(), "a closed cursor makes room");
     }
 }

@@ -67,7 +67,7 @@ impl Router {
         let mut batch = Vec::new();
         let more = self.fill(cx, &mut cursor, &size, &mut batch).await?;
         let cursor = (more && !command.single_batch).then(|| Cursor::Find(Box::new(cursor)));
-        Ok(self.reply(cx, namespace, cursor, batch))
+        self.reply(cx, namespace, cursor, batch)
     }
 
     /// `getMore`. Fails with `CursorNotFound` (43).
@@ -239,12 +239,13 @@ impl Router {
         namespace: String,
         cursor: Option<Cursor>,
         batch: Vec<DocBuf>,
-    ) -> CursorReply {
+    ) -> Result<CursorReply> {
         let cursor = cursor.map(|cursor| {
-            let open = OpenCursor { namespace: namespace.clone(), session: cx.session, cursor };
+            let (connection, session) = (cx.connection, cx.session);
+            let open = OpenCursor { namespace: namespace.clone(), connection, session, cursor };
             self.cursors.insert(open, self.entropy.as_ref(), self.clock.monotonic())
         });
-        CursorReply { cursor, namespace, batch }
+        Ok(CursorReply { cursor: cursor.transpose()?, namespace, batch })
     }
 }
 
