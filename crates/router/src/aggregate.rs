@@ -7,8 +7,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::limits::READ_VIEW_AGE_MS_MAX;
-use base::{MonoTime, Namespace, Result};
+use base::limits::{BATCH_BYTES_MAX, DOCUMENT_INTERNAL_BYTES_MAX, READ_VIEW_AGE_MS_MAX};
+use base::{Code, Error, MonoTime, Namespace, Result};
 use catalog::CollectionRecord;
 use document::filter::Filter;
 use document::pipeline::{Flow, LookupSpec, Pipeline, Row, Runner, Stage};
@@ -27,6 +27,8 @@ use crate::{OperationContext, Router, parse};
 pub const ROUTER_STAGES: [&str; 1] = ["$collStats"];
 /// Rows that move through the stages at a time.
 const SLICE_ROWS: usize = 256;
+/// As [`SLICE_ROWS`] where `$lookup` may make each row as large as a document may be.
+const SLICE_ROWS_LOOKUP: usize = 8;
 
 /// What is left of an aggregation.
 pub(crate) struct AggregateCursor {
@@ -171,8 +173,12 @@ impl Router {
     /// Moves one slice of rows forward.
     async fn advance(&self, cx: &OperationContext, cursor: &mut AggregateCursor) -> Result<()> {
         let Some(source) = &mut cursor.source else { return self.drain(cx, cursor).await };
-        let slice =
-            Slice { documents_max: SLICE_ROWS, bytes_max: usize::MAX, examined_max: Slice::EXAMINED_DEFAULT };
+        let looks_up = cursor.segments.iter().any(|segment| matches!(segment, Segment::Lookup { .. }));
+        let slice = Slice {
+            documents_max: if looks_up { SLICE_ROWS_LOOKUP } else { SLICE_ROWS },
+            bytes_max: BATCH_BYTES_MAX,
+            examined_max: Slice::EXAMINED_DEFAULT,
+        };
         let mut documents = Vec::new();
         let progress = self.step(source.executor.next_batch(&slice, &mut documents))?;
         let rows = documents.into_iter().map(Row::Raw).collect();
@@ -261,9 +267,23 @@ impl Router {
         };
         let mut executor = self.executor(Arc::clone(view), state, &request)?;
         let mut found = Vec::new();
+        let slice =
+            Slice { bytes_max: DOCUMENT_INTERNAL_BYTES_MAX, ..Slice::examining(Slice::EXAMINED_DEFAULT) };
+        let (mut counted, mut bytes) = (0, 0);
         loop {
-            let progress =
-                self.step(executor.next_batch(&Slice::examining(Slice::EXAMINED_DEFAULT), &mut found))?;
+            let progress = self.step(executor.next_batch(&slice, &mut found))?;
+            bytes += found.iter().skip(counted).map(|document| document.bytes().len()).sum::<usize>();
+            counted = found.len();
+            if bytes > DOCUMENT_INTERNAL_BYTES_MAX {
+                return Err(Error::new(
+                    Code(4_568),
+                    format!(
+                        "Total size of documents in {} matching pipeline's $lookup stage exceeds \
+                         {DOCUMENT_INTERNAL_BYTES_MAX} bytes",
+                        namespace.collection
+                    ),
+                ));
+            }
             if progress == Progress::Done {
                 return Ok(found.iter().map(DocBuf::to_document).collect());
             }

@@ -421,6 +421,25 @@ async fn collection_statistics_come_as_a_row_that_later_stages_see() {
 }
 
 #[tokio::test]
+async fn a_join_that_finds_more_than_a_document_may_hold_is_refused() {
+    let node = Node::new().await;
+    let pad = "p".repeat(1 << 20);
+    node.insert((0..18).map(|id| doc! { "_id": id, "pad": &pad })).await;
+    let join = |foreign: &str| AggregateCommand {
+        namespace: things(),
+        pipeline: vec![Bson::Document(doc! {
+            "$lookup": { "from": "things", "localField": "absent", "foreignField": foreign, "as": "all" },
+        })],
+        batch_size: None,
+        hint: None,
+        variables: None,
+    };
+    let refusal = node.router.aggregate(&node.cx, join("absent")).await.expect_err("every document matches");
+    assert_eq!(refusal.code, Code(4_568));
+    assert!(node.router.aggregate(&node.cx, join("_id")).await.is_ok(), "no document matches");
+}
+
+#[tokio::test]
 async fn a_delete_takes_one_or_all_that_match() {
     let node = Node::new().await;
     node.insert((0..2_500).map(|id| doc! { "_id": id, "v": id % 2 })).await;
