@@ -139,11 +139,13 @@ fn storable(state: &State, document: DocBuf) -> Result<DocBuf> {
     let first = elements.next_element();
     if let Some(first) = first.filter(|first| first.name == b"_id") {
         check_id(first.decode())?;
+        check_only_id(&document)?;
         return Ok(document);
     }
     let id_document = match document.as_raw().get("_id") {
         Some(id) => {
             check_id(Some(id))?;
+            check_only_id(&document)?;
             bson::doc! { "_id": id.to_bson() }
         }
         None => bson::doc! { "_id": state.new_object_id() },
@@ -179,6 +181,19 @@ fn with_id_first(id_document: &DocBuf, document: &DocBuf) -> Result<DocBuf> {
     Ok(DocBuf::from_validated(out.freeze()))
 }
 
+/// A document with two `_id` would be found by one and stored under the other.
+fn check_only_id(document: &DocBuf) -> Result<()> {
+    let mut elements = document.as_raw().iter();
+    let mut count = 0;
+    while let Some(element) = elements.next_element() {
+        count += usize::from(element.name == b"_id");
+    }
+    if count > 1 {
+        return Err(Error::bad_value("can't have multiple _id fields in one document"));
+    }
+    Ok(())
+}
+
 fn check_id(id: Option<Value<'_>>) -> Result<()> {
     let kind = match id {
         Some(Value::Array(_)) => "array",
@@ -198,5 +213,23 @@ fn check_id_document(id: DocRef<'_>) -> Result<()> {
             Err(Error::new(Code::DOLLAR_PREFIXED_FIELD_NAME, message))
         }
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_has_one_id_at_most() {
+        let field: &[u8] = b"\x10_id\0\x01\0\0\0";
+        for (copies, allowed) in [(1, true), (2, false)] {
+            let mut bytes = BytesMut::new();
+            bytes.put_i32_le(5 + (copies * field.len()) as i32);
+            bytes.extend_from_slice(&field.repeat(copies));
+            bytes.put_u8(0);
+            let document = DocBuf::from_validated(bytes.freeze());
+            assert_eq!(check_only_id(&document).is_ok(), allowed, "{copies} fields _id");
+        }
     }
 }
