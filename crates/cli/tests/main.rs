@@ -3,4 +3,5 @@
 mod architecture;
 mod end_to_end;
 mod literal_properties;
+mod refusals;
 mod scripts;
