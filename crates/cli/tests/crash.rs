@@ -3,8 +3,8 @@
 //!
 //! `PSDB_CRASH_ROUNDS` says how often (default 5), `PSDB_CRASH_SEED` repeats the moments of an earlier run. Always checked
 //! after a restart: every acknowledged insert is there unless its delete may have been applied, every acknowledged
-//! delete holds, a batch is there as a whole or not at all, a counter stands between what was acknowledged and what was
-//! asked for, and `validate` finds every index consistent with its documents.
+//! delete holds, a batch is there as a whole or not at all, nothing is there that nobody asked for, a counter stands
+//! between what was acknowledged and what was asked for, and `validate` finds every index consistent with its documents.
 
 #![expect(clippy::print_stdout, reason = "the seed of a run is what repeats it")]
 
@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use futures::TryStreamExt;
 use mongodb::bson::{Document, doc};
+use mongodb::error::ErrorKind;
 use mongodb::options::{ClientOptions, IndexOptions};
 use mongodb::{Client, Collection, IndexModel};
 use rand::{Rng, SeedableRng, rngs::StdRng};
@@ -27,6 +28,8 @@ const BATCH: usize = 20;
 /// What one writer knows of its writes.
 #[derive(Default)]
 struct Ledger {
+    /// Single inserts that were asked for.
+    insert_asked: BTreeSet<String>,
     /// Single inserts that were acknowledged.
     inserted: BTreeSet<String>,
     /// Documents whose delete was asked for.
@@ -37,6 +40,13 @@ struct Ledger {
     batches: BTreeMap<String, bool>,
     /// Increments that were acknowledged, and all that were asked for.
     increments: (i64, i64),
+}
+
+impl Ledger {
+    fn documents_acknowledged(&self) -> usize {
+        let batches = self.batches.values().filter(|acknowledged| **acknowledged).count();
+        self.inserted.len() + batches * BATCH
+    }
 }
 
 struct Node {
@@ -118,9 +128,8 @@ async fn no_acknowledged_write_is_lost_when_the_process_is_killed() {
         // The node that has just recovered is killed as well: recovery must be repeatable.
         node.kill();
     }
-    let acknowledged: usize =
-        ledgers.iter().map(|ledger| ledger.inserted.len() + ledger.batches.len() * BATCH).sum();
-    println!("{rounds} kills, about {acknowledged} documents written, none lost");
+    let acknowledged: usize = ledgers.iter().map(Ledger::documents_acknowledged).sum();
+    println!("{rounds} kills, {acknowledged} documents acknowledged, none lost");
     assert!(acknowledged > 0, "the load must have written something");
 }
 
@@ -162,7 +171,11 @@ async fn write(
             5..8 => increment(&things, writer, &mut ledger).await,
             _ => delete(&things, &mut random, &mut ledger).await,
         };
-        if done.is_err() {
+        if let Err(error) = done {
+            // Only the kill may end the load: a refusal would end it unseen.
+            let refused =
+                matches!(*error.kind, ErrorKind::Command(_) | ErrorKind::Write(_) | ErrorKind::InsertMany(_));
+            assert!(!refused, "the node refused a write: {error}");
             break;
         }
     }
@@ -174,6 +187,7 @@ async fn insert(
     id: String,
     ledger: &mut Ledger,
 ) -> mongodb::error::Result<()> {
+    ledger.insert_asked.insert(id.clone());
     things.insert_one(document(&id)).await?;
     ledger.inserted.insert(id);
     Ok(())
@@ -238,8 +252,7 @@ async fn check(client: &Client, ledgers: &[Ledger]) {
             assert!(!found.contains_key(id.as_str()), "an acknowledged delete is undone: {id}");
         }
         for (id, acknowledged) in &ledger.batches {
-            let present =
-                (0..BATCH).filter(|part| found.contains_key(format!("{id}/{part}").as_str())).count();
+            let present = (0..BATCH).filter(|part| is_there(&found, &format!("{id}/{part}"))).count();
             let whole = present == BATCH || (present == 0 && !acknowledged);
             assert!(whole, "batch {id} (acknowledged: {acknowledged}) has {present} of {BATCH} documents");
         }
@@ -251,12 +264,24 @@ async fn check(client: &Client, ledgers: &[Ledger]) {
             "counter {writer} is {n}, acknowledged {acknowledged}, asked {asked}"
         );
     }
+    for (id, found) in &found {
+        let batch = id.split_once('/').map_or(*id, |(batch, _)| batch);
+        let asked = |ledger: &Ledger| ledger.insert_asked.contains(*id) || ledger.batches.contains_key(batch);
+        assert!(id.starts_with("counter-") || ledgers.iter().any(asked), "nobody asked for {found}");
+    }
     let report = client.database("crash").run_command(doc! { "validate": "things", "full": true }).await;
     let report = report.expect("validate answers");
     assert_eq!(report.get_bool("valid").ok(), Some(true), "{report}");
     let by_index =
         things.count_documents(doc! { "serial": { "$gte": "" } }).hint(hint()).await.expect("counts");
     assert_eq!(by_index, all.len() as u64, "the unique index has an entry for every document");
+}
+
+/// Whether a document is there, as it was written.
+fn is_there(found: &BTreeMap<&str, &Document>, id: &str) -> bool {
+    let present = found.get(id);
+    assert!(present.is_none_or(|present| **present == document(id)), "{id} has changed: {present:?}");
+    present.is_some()
 }
 
 fn hint() -> mongodb::options::Hint {
