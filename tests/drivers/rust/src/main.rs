@@ -47,16 +47,24 @@ async fn cursor_over_many(many: &Collection<Document>) -> Outcome {
     for start in (0..100_000).step_by(10_000) {
         many.insert_many((start..start + 10_000).map(|i| doc! { "_id": i, "odd": i % 2 == 1 })).await?;
     }
-    let found: Vec<Document> = many.find(doc! { "odd": true }).sort(doc! { "_id": -1 }).await?.try_collect().await?;
+    let found: Vec<Document> =
+        many.find(doc! { "odd": true }).sort(doc! { "_id": -1 }).await?.try_collect().await?;
     assert_eq!(found.len(), 50_000);
-    assert!(found.iter().zip((0..100_000).rev().step_by(2)).all(|(document, id)| document.get_i32("_id").ok() == Some(id)));
+    assert!(
+        found
+            .iter()
+            .zip((0..100_000).rev().step_by(2))
+            .all(|(document, id)| document.get_i32("_id").ok() == Some(id))
+    );
     Ok(())
 }
 
 async fn indexes_and_aggregation(orders: &Collection<Document>) -> Outcome {
     let unique = IndexOptions::builder().unique(true).build();
     orders.create_index(IndexModel::builder().keys(doc! { "number": 1 }).options(unique).build()).await?;
-    orders.insert_many((0..100).map(|i| doc! { "number": i, "customer": i % 4, "total": f64::from(i) })).await?;
+    orders
+        .insert_many((0..100).map(|i| doc! { "number": i, "customer": i % 4, "total": f64::from(i) }))
+        .await?;
     assert!(orders.insert_one(doc! { "number": 5 }).await.is_err());
     assert_eq!(orders.list_index_names().await?, ["_id_", "number_1"]);
     let pipeline = [
