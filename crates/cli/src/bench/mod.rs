@@ -27,7 +27,7 @@ use crate::failure::Failure;
 use crate::output;
 use clients::Run;
 use process::{Process, Usage};
-use report::{ProcessReport, Report};
+use report::{FsyncReport, ProcessReport, Report};
 
 /// What to run.
 #[derive(Clone, Debug)]
@@ -122,10 +122,7 @@ async fn finish(
         .zip(usages)
         .filter_map(|(process, (before, after))| ProcessReport::new(process, before.as_ref(), after.as_ref()))
         .collect();
-    let fsyncs = match (before.fsyncs, after.fsyncs) {
-        (Some(before), Some(after)) => u64::try_from(after - before).ok(),
-        _ => None,
-    };
+    let fsyncs = before.fsyncs.zip(after.fsyncs).and_then(|(before, after)| after.since(before));
     let failed = run.operations() == 0;
     let report = Report { options, run, processes: rows, fsyncs };
     output::say(if options.json { report.json() } else { report.table() })?;
@@ -135,21 +132,38 @@ async fn finish(
 /// Counters at one moment.
 struct Snapshot {
     usages: Vec<Option<Usage>>,
-    fsyncs: Option<i64>,
+    fsyncs: Option<Fsyncs>,
+}
+
+/// Fsyncs of the server's Raft log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Fsyncs {
+    count: i64,
+    /// Time spent in them, in microseconds.
+    total_us: i64,
 }
 
 impl Snapshot {
     async fn take(connection: &Connection, processes: &[Process]) -> Snapshot {
         let status = connection.database("admin").run_command(doc! { "serverStatus": 1 }).await;
-        let fsyncs = status.ok().and_then(|status| fsync_count(&status));
+        let fsyncs = status.ok().and_then(|status| Fsyncs::read(&status));
         Snapshot { usages: processes.iter().map(|process| process::usage(process.pid)).collect(), fsyncs }
     }
 }
 
-/// `psdb.log.fsyncs` of serverStatus, which only PSDB has.
-fn fsync_count(status: &Document) -> Option<i64> {
-    let log = status.get_document("psdb").ok()?.get_document("log").ok()?;
-    log.get("fsyncs").map(|_| crate::shell::execute::number(log, "fsyncs"))
+impl Fsyncs {
+    /// From `psdb.raftLog` of serverStatus, which only PSDB has.
+    fn read(status: &Document) -> Option<Fsyncs> {
+        let log = status.get_document("psdb").ok()?.get_document("raftLog").ok()?;
+        Some(Fsyncs { count: log.get_i64("fsyncs").ok()?, total_us: log.get_i64("fsyncMicros").ok()? })
+    }
+
+    /// What was done since `before`; none if the server was started again meanwhile.
+    fn since(self, before: Fsyncs) -> Option<FsyncReport> {
+        let count = u64::try_from(self.count - before.count).ok()?;
+        let total_us = u64::try_from(self.total_us - before.total_us).ok()?;
+        Some(FsyncReport { count, total_us })
+    }
 }
 
 /// The server processes on this machine that listen on the URI's ports, and this client.
@@ -172,4 +186,22 @@ async fn find_processes(options: &Options) -> Vec<Process> {
 
 fn is_local(host: &str) -> bool {
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(fsyncs: i64, micros: i64) -> Document {
+        doc! { "psdb": { "raftLog": { "fsyncs": fsyncs, "fsyncMicros": micros } } }
+    }
+
+    #[test]
+    fn fsyncs_are_what_was_counted_between_two_statuses() {
+        let before = Fsyncs::read(&status(10, 9_000)).expect("a status of PSDB");
+        let after = Fsyncs::read(&status(14, 13_000)).expect("a status of PSDB");
+        assert_eq!(after.since(before), Some(FsyncReport { count: 4, total_us: 4_000 }));
+        assert_eq!(before.since(after), None, "the counters went back: the server was started again");
+        assert_eq!(Fsyncs::read(&doc! { "ok": 1 }), None, "another server");
+    }
 }

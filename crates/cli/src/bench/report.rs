@@ -39,7 +39,22 @@ pub(super) struct Report<'o> {
     pub(super) run: Run,
     pub(super) processes: Vec<ProcessReport>,
     /// Fsyncs of the server's Raft log in the measured time.
-    pub(super) fsyncs: Option<u64>,
+    pub(super) fsyncs: Option<FsyncReport>,
+}
+
+/// Fsyncs of the server's Raft log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FsyncReport {
+    /// How many.
+    pub(super) count: u64,
+    /// Time spent in them, in microseconds, with what it took to write the entries.
+    pub(super) total_us: u64,
+}
+
+impl FsyncReport {
+    fn mean_us(self) -> Option<f64> {
+        (self.count > 0).then(|| self.total_us as f64 / self.count as f64)
+    }
 }
 
 impl Report<'_> {
@@ -62,7 +77,8 @@ impl Report<'_> {
         }
         if let Some(fsyncs) = self.fsyncs {
             let carried = self.writes_per_fsync().map_or(String::new(), |n| format!(", {n:.1} writes each"));
-            parts.push(format!("{} fsyncs of the Raft log{carried}", output::grouped(fsyncs)));
+            let mean = fsyncs.mean_us().map_or(String::new(), |us| format!(" of {}", latency(us as u64)));
+            parts.push(format!("{} fsyncs of the Raft log{mean}{carried}", output::grouped(fsyncs.count)));
         }
         if self.run.missing > 0 {
             parts.push(format!("{} documents were not found", output::grouped(self.run.missing)));
@@ -109,7 +125,8 @@ impl Report<'_> {
             "not_found": self.run.missing,
             "operations": operations,
             "processes": processes,
-            "fsyncs": self.fsyncs,
+            "fsyncs": self.fsyncs.map(|fsyncs| fsyncs.count),
+            "fsync_mean_us": self.fsyncs.and_then(FsyncReport::mean_us),
             "writes_per_fsync": self.writes_per_fsync(),
         })
         .to_string()
@@ -158,8 +175,8 @@ impl Report<'_> {
             0 => self.run.latencies.iter().filter(|(o, _)| o.is_write()).map(|(_, h)| h.len()).sum(),
             loaded => loaded,
         };
-        let fsyncs = self.fsyncs.filter(|fsyncs| *fsyncs > 0 && writes > 0)?;
-        Some(writes as f64 / fsyncs as f64)
+        let fsyncs = self.fsyncs.filter(|fsyncs| fsyncs.count > 0 && writes > 0)?;
+        Some(writes as f64 / fsyncs.count as f64)
     }
 
     fn latency_row(&self, operation: Operation, histogram: &Histogram<u64>) -> Vec<String> {
