@@ -142,6 +142,10 @@ impl<S: StateMachine, C: StateMachine> HostOf<S, C> {
     /// is none. Requests that are under way get an error.
     pub async fn drop_replica(&self, shard: ShardId) -> base::Result<()> {
         let _changing = self.inner.changing.lock().await;
+        // An earlier removal that met the fault has taken the replica off the list, not off the disk.
+        if let Some(fault) = self.inner.node.latch.get() {
+            return Err(self.fail(fault));
+        }
         let mut shards = BTreeMap::clone(&self.inner.shards.load());
         let Some(running) = shards.remove(&shard) else { return Ok(()) };
         self.inner.shards.store(Arc::new(shards));

@@ -1,7 +1,7 @@
 //! What crashes at every step leave of creating, dropping and compacting a replica.
 
 use base::{Generation, LogIndex, ReplicaId};
-use storage::memory::MemoryDisk;
+use storage::memory::{DiskPart, MemoryDisk};
 use storage::{KeyspaceName, KvBatch, Store};
 
 use crate::support::{KvCommand, Node, NodeOptions, REPLICA, SHARD};
@@ -56,6 +56,20 @@ fn a_dropped_replica_stays_gone_and_its_keyspace_too() {
         assert!(node.host.replicas().is_empty());
         let (store, _) = node.kill().open().expect("intact");
         assert_eq!(store.keyspaces(), Ok(Vec::new()));
+    });
+}
+
+#[test]
+fn a_drop_that_a_fault_interrupted_is_not_acknowledged_when_it_is_asked_for_again() {
+    run(async {
+        let disk = MemoryDisk::new();
+        let node = start(&disk).await;
+        node.create().await.expect("created");
+        disk.fail_next_fsync(DiskPart::RaftLog);
+        node.host.drop_replica(SHARD).await.expect_err("the removal is not durable");
+        node.host.drop_replica(SHARD).await.expect_err("nor is it now");
+        let node = start(&node.crash()).await;
+        assert_eq!(node.host.replicas().len(), 1, "nobody was told that it is gone");
     });
 }
 
