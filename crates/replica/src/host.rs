@@ -9,8 +9,9 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use base::id::CATALOG_SHARD;
 use base::{LogIndex, ReplicaId, ShardId, Term};
+use bytes::Bytes;
 use parking_lot::Mutex;
-use storage::{Fault, KeyspaceName, KvBatch};
+use storage::{Fault, KeyspaceName, KvBatch, LogBatch};
 use tokio::sync::oneshot;
 
 use crate::fault::FaultLatch;
@@ -21,6 +22,9 @@ use crate::metrics::HostMetrics;
 use crate::node::{HostOptions, Node};
 use crate::open::{self, Opened};
 use crate::shared::Shared;
+
+/// The key of the node in the Raft log that every start writes.
+const OPENED_KEY: &str = "opened";
 
 /// All replicas of one node: those of shards (`S`) and, where this node has one, the catalog's (`C`). Clones are the same
 /// host.
@@ -77,6 +81,7 @@ impl<S: StateMachine, C: StateMachine> HostOf<S, C> {
                 stop_flushing: Mutex::new(None),
             }),
         };
+        settle_log(&node)?;
         let mut found = Vec::new();
         for replica in node.options.raft_log.replicas()? {
             if let Some(state) = node.options.raft_log.state(replica)? {
@@ -268,6 +273,13 @@ impl<M: StateMachine> Clone for Running<M> {
     fn clone(&self) -> Self {
         Running { handle: self.handle.clone(), shared: self.shared.clone() }
     }
+}
+
+/// Makes durable whatever the log holds. A process that was killed may have left writes that no fsync covered; they
+/// read as if one had, until the power fails. Everything decided from here on relies on what is read.
+fn settle_log(node: &Node) -> storage::Result<()> {
+    let mark = (OPENED_KEY.to_owned(), Bytes::from_static(b"1"));
+    node.options.raft_log.write(LogBatch { replicas: Vec::new(), node: vec![mark] })
 }
 
 fn status<T>(shared: &Shared<T>) -> ReplicaStatus {

@@ -74,6 +74,31 @@ fn a_drop_that_a_fault_interrupted_is_not_acknowledged_when_it_is_asked_for_agai
 }
 
 #[test]
+fn what_a_killed_process_wrote_without_an_fsync_is_made_durable_before_anybody_relies_on_it() {
+    run(async {
+        let manual = NodeOptions { manual: true, ..OPTIONS };
+        let node = Node::start(&MemoryDisk::new(), manual).await.expect("nothing is damaged");
+        node.create().await.expect("created");
+        for _ in 0..10 {
+            node.settle().await;
+            node.fsync();
+            node.apply();
+        }
+        let host = node.host.clone();
+        let dropping = tokio::spawn(async move { host.drop_replica(SHARD).await });
+        node.settle().await;
+        node.write_without_fsync();
+        dropping.abort();
+        // The page cache outlives the process: the next one finds the replica removed, and says so.
+        let node = start(&node.kill()).await;
+        assert!(node.host.replicas().is_empty());
+        node.host.drop_replica(SHARD).await.expect("there is none");
+        let node = start(&node.crash()).await;
+        assert!(node.host.replicas().is_empty(), "what was said holds after the power fails");
+    });
+}
+
+#[test]
 fn a_keyspace_that_no_replica_names_is_removed_at_start() {
     run(async {
         let node = start(&MemoryDisk::new()).await;
