@@ -122,7 +122,7 @@ impl<M: StateMachine> ReplicaHandle<M> {
             return Ok(None);
         }
         let view = || self.node.options.store.view(self.shared.name);
-        self.shared.read_together(view).map_err(|fault| self.report(fault))
+        self.shared.read_together(view).map_err(|fault| self.gone_or_fault(fault))
     }
 
     /// The published state, as this replica has it right now: possibly not the newest.
@@ -132,13 +132,22 @@ impl<M: StateMachine> ReplicaHandle<M> {
 
     /// Bytes on disk of the shard's keyspace, roughly.
     pub fn size_bytes(&self) -> base::Result<u64> {
-        self.node.options.store.size_bytes(self.shared.name).map_err(|fault| self.report(fault))
+        self.node.options.store.size_bytes(self.shared.name).map_err(|fault| self.gone_or_fault(fault))
     }
 
     /// Takes note of a fault that a caller met in a view: the node stops. Returns what the caller's client is told.
     pub fn report(&self, fault: Fault) -> Error {
         self.node.latch.set(fault);
         self.interrupted()
+    }
+
+    /// A keyspace is dropped only after its owner loop has ended: when it is missing then, the replica was removed while
+    /// the caller reached for it, and nothing is wrong with the store.
+    fn gone_or_fault(&self, fault: Fault) -> Error {
+        match self.shared.stopped.load(Ordering::SeqCst) {
+            true => self.gone(),
+            false => self.report(fault),
+        }
     }
 
     fn is_readable(&self) -> bool {

@@ -52,6 +52,9 @@ fn a_dropped_replica_stays_gone_and_its_keyspace_too() {
         assert_eq!(error.code, base::Code::STALE_CONFIG);
         let error = handle.read().await.err().expect("the replica is gone");
         assert_eq!(error.code, base::Code::STALE_CONFIG);
+        let error = handle.size_bytes().expect_err("the replica is gone");
+        assert_eq!(error.code, base::Code::STALE_CONFIG);
+        assert_eq!(node.host.fault_latch().get(), None, "a keyspace that was dropped is no fault");
         let node = start(&node.crash()).await;
         assert!(node.host.replicas().is_empty());
         let (store, _) = node.kill().open().expect("intact");
