@@ -183,13 +183,7 @@ impl<M: StateMachine> ReplicaHandle<M> {
 
     /// The error of a request that was not evaluated because the replica is no longer here.
     fn gone(&self) -> Error {
-        match self.node.latch.get() {
-            Some(fault) => Error::new(Code::SHUTDOWN_IN_PROGRESS, format!("this node is stopping: {fault}")),
-            None => {
-                let message = format!("shard {} is not served by this node any more", self.shard());
-                Error::new(Code::STALE_CONFIG, message)
-            }
-        }
+        self.node.refusal(self.shard())
     }
 
     /// The error of a request whose outcome is not known.

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use arc_swap::ArcSwap;
 use base::id::CATALOG_SHARD;
@@ -198,6 +199,7 @@ impl<S: StateMachine, C: StateMachine> HostOf<S, C> {
     /// Refuses new requests, finishes those that were proposed, and flushes the store. The host serves nothing after.
     pub async fn shutdown(&self) -> storage::Result<()> {
         let _changing = self.inner.changing.lock().await;
+        self.inner.node.stopping.store(true, Ordering::SeqCst);
         let shards = self.inner.shards.load_full();
         let catalog = self.inner.catalog.load_full();
         shards.values().for_each(|running| running.shared.stop());

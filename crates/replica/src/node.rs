@@ -1,9 +1,9 @@
 //! What all replicas of a node share: its engines, its sources of time and randomness, and where work runs.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use base::{Clock, Entropy, ReplicaId};
+use base::{Clock, Code, Entropy, Error, ReplicaId, ShardId};
 use storage::{LogBatch, LogWriter, RaftLog, Store};
 use tokio::sync::{Notify, oneshot};
 
@@ -69,6 +69,8 @@ pub(crate) struct Node {
     pub(crate) options: HostOptions,
     pub(crate) metrics: Arc<HostMetrics>,
     pub(crate) latch: Arc<FaultLatch>,
+    /// Whether the whole host is being stopped, not one replica.
+    pub(crate) stopping: AtomicBool,
     /// Bytes applied since the last flush.
     pub(crate) unflushed_bytes: AtomicU64,
     /// Rings when they exceed the policy.
@@ -81,9 +83,22 @@ impl Node {
             options,
             metrics: Arc::default(),
             latch: Arc::default(),
+            stopping: AtomicBool::new(false),
             unflushed_bytes: AtomicU64::new(0),
             flush_wanted: Notify::new(),
         }
+    }
+
+    /// Why a replica takes no requests any more: the node stops, or only this replica was removed, which sends the
+    /// caller to look where its shard is now.
+    pub(crate) fn refusal(&self, shard: ShardId) -> Error {
+        if let Some(fault) = self.latch.get() {
+            return Error::new(Code::SHUTDOWN_IN_PROGRESS, format!("this node is stopping: {fault}"));
+        }
+        if self.stopping.load(Ordering::SeqCst) {
+            return Error::new(Code::SHUTDOWN_IN_PROGRESS, "this node is shutting down");
+        }
+        Error::new(Code::STALE_CONFIG, format!("shard {shard} is not served by this node any more"))
     }
 
     /// Whether the bug is put back. Always false without the feature `bugs`.

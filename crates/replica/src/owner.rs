@@ -177,7 +177,7 @@ impl<M: StateMachine> Owner<M> {
             return Err(fault);
         }
         if self.shared.stopping.load(Ordering::SeqCst) {
-            self.refuse_all(&Error::new(Code::SHUTDOWN_IN_PROGRESS, "this node is shutting down"));
+            self.refuse_all(&self.node.refusal(self.shard()));
         }
         self.note_applied();
         self.note_logged()?;

@@ -16,6 +16,20 @@ pub(crate) fn is_stale(error: &Error) -> bool {
     matches!(error.code, Code::STALE_CONFIG | Code::NOT_WRITABLE_PRIMARY | Code::PRIMARY_STEPPED_DOWN)
 }
 
+/// Whether the error is about the node or the operation as a whole, not about what one statement asks for.
+pub(crate) fn ends_command(error: &Error) -> bool {
+    is_stale(error)
+        || matches!(
+            error.code,
+            Code::INTERRUPTED
+                | Code::INTERRUPTED_AT_SHUTDOWN
+                | Code::INTERRUPTED_DUE_TO_REPL_STATE_CHANGE
+                | Code::MAX_TIME_MS_EXPIRED
+                | Code::OUT_OF_DISK_SPACE
+                | Code::SHUTDOWN_IN_PROGRESS
+        )
+}
+
 /// Counts down one operation's retries.
 pub(crate) struct Attempts {
     until: base::MonoTime,

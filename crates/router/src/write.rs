@@ -20,7 +20,7 @@ use query::evaluate::{
 use crate::command::{
     DeleteCommand, DeleteStatement, Hint, InsertCommand, UpdateCommand, UpdateStatement, WriteReply,
 };
-use crate::retry::Attempts;
+use crate::retry::{Attempts, ends_command};
 use crate::search::Search;
 use crate::{OperationContext, Router, parse, target};
 
@@ -172,7 +172,8 @@ impl Router {
             return Ok(Progress::Continue);
         }
         let Pending { indexes, statements, .. } = std::mem::take(pending);
-        let results = self.send(context, statements.clone()).await?;
+        let statements: Arc<[Statement]> = statements.into();
+        let results = self.send(context, &statements).await?;
         let mut progress = Progress::Continue;
         for result in results {
             let index =
@@ -201,8 +202,9 @@ impl Router {
         };
         let failed = match sent {
             Ok(result) => collect(reply, index, Some(stmt_id), result),
-            // What ends the whole command is reported as such; a statement's own error belongs to the statement.
-            Err(error) if context.cx.check(self.clock.monotonic()).is_err() => return Err(error),
+            // What the node could not do ends the command, so that the driver sends it again; a statement's own error
+            // belongs to the statement.
+            Err(error) if ends_command(&error) => return Err(error),
             Err(error) => {
                 reply.write_errors.push((index, error));
                 true
@@ -268,7 +270,8 @@ impl Router {
         context: &WriteContext<'_>,
         statement: Statement,
     ) -> Result<StatementResult> {
-        let results = self.send(context, vec![statement]).await?;
+        let statements: Arc<[Statement]> = Arc::new([statement]);
+        let results = self.send(context, &statements).await?;
         Ok(results.into_iter().next().expect("a shard answers for every statement until one fails"))
     }
 
@@ -276,14 +279,14 @@ impl Router {
     async fn send(
         &self,
         context: &WriteContext<'_>,
-        statements: Vec<Statement>,
+        statements: &Arc<[Statement]>,
     ) -> Result<Vec<StatementResult>> {
         let attempts = Attempts::new(self);
         loop {
             let Some(record) = self.target_collection(context).await? else {
-                return Ok(nothing_matched(&statements));
+                return Ok(nothing_matched(statements));
             };
-            match self.send_to(context, &record, statements.clone()).await {
+            match self.send_to(context, &record, Arc::clone(statements)).await {
                 Ok(results) => return Ok(results),
                 Err(error) => attempts.again(self, context.cx, error).await?,
             }
@@ -302,7 +305,7 @@ impl Router {
         &self,
         context: &WriteContext<'_>,
         record: &CollectionRecord,
-        statements: Vec<Statement>,
+        statements: Arc<[Statement]>,
     ) -> Result<Vec<StatementResult>> {
         let request = WriteRequest {
             namespace: context.namespace.clone(),

@@ -440,6 +440,24 @@ async fn a_join_that_finds_more_than_a_document_may_hold_is_refused() {
 }
 
 #[tokio::test]
+async fn a_node_that_stops_fails_the_command_and_not_a_statement_of_it() {
+    let node = Node::new().await;
+    node.insert([doc! { "_id": 1, "v": 1 }]).await;
+    node.host.shutdown().await.expect("stops");
+    for filter in [doc! { "_id": 1 }, doc! { "v": 1 }] {
+        let command = UpdateCommand {
+            namespace: things(),
+            statements: vec![set(filter.clone(), doc! { "$set": { "v": 2 } })],
+            ordered: true,
+            variables: None,
+            statement_ids: vec![],
+        };
+        let error = node.router.update(&node.cx, command).await.expect_err("the node has stopped");
+        assert_ne!(error.code, Code::BAD_VALUE, "{filter}");
+    }
+}
+
+#[tokio::test]
 async fn a_delete_takes_one_or_all_that_match() {
     let node = Node::new().await;
     node.insert((0..2_500).map(|id| doc! { "_id": id, "v": id % 2 })).await;

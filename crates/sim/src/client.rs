@@ -249,7 +249,7 @@ impl Client {
             namespace: Namespace::new("shop", "things").expect("a valid name"),
             epoch: EPOCH,
             session: Some((SessionId([self.number; 16]), self.txn)),
-            statements: vec![Statement { stmt_id: 0, op }],
+            statements: Arc::new([Statement { stmt_id: 0, op }]),
             ordered: true,
             variables: Variables::default(),
         }

@@ -93,7 +93,7 @@ pub struct WriteRequest {
     /// The session and its transaction number, when the client may send the command again.
     pub session: Option<(SessionId, i64)>,
     /// The writes, in order.
-    pub statements: Vec<Statement>,
+    pub statements: Arc<[Statement]>,
     /// Whether the first failure ends the request.
     pub ordered: bool,
     /// The command's `let` variables.
