@@ -181,7 +181,23 @@ pub struct Count {
     pub bytes: u64,
 }
 
+/// What a write does to a shard's counters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct CountChange {
+    pub(crate) documents: i64,
+    pub(crate) bytes: i64,
+}
+
 impl Count {
+    /// The counters after `change`. Faults when they would fall below zero.
+    pub(crate) fn moved(self, change: CountChange) -> Result<Count> {
+        let below = || Fault::corruption("the shard's counters are below what it holds");
+        Ok(Count {
+            documents: self.documents.checked_add_signed(change.documents).ok_or_else(below)?,
+            bytes: self.bytes.checked_add_signed(change.bytes).ok_or_else(below)?,
+        })
+    }
+
     /// The stored form.
     pub fn encode(self) -> Bytes {
         let mut body = [0; 16];

@@ -144,7 +144,7 @@ proptest! {
         let natural = Options { hint: Some(Bson::Document(doc! { "$natural": 1 })), ..Options::default() };
         let expected = shard.find(&filter, &natural).expect("scans");
         let mut hints: Vec<Option<Bson>> =
-            shard.state.indexes.iter().map(|index| Some(Bson::String(index.spec.name.clone()))).collect();
+            shard.state().indexes.iter().map(|index| Some(Bson::String(index.spec.name.clone()))).collect();
         hints.extend([None, Some(Bson::String("_id_".to_owned()))]);
         for hint in hints {
             let unsorted = Options { hint: hint.clone(), ..Options::default() };

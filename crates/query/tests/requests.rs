@@ -45,11 +45,11 @@ fn a_request_of_another_epoch_or_for_a_sealed_shard_is_refused() {
 fn a_change_of_state_that_was_made_already_writes_nothing() {
     let mut shard = Shard::new();
     shard.create_index(&doc! { "a": 1 }, false).expect("an empty shard takes any index");
-    let index = shard.state.indexes[0].spec.clone();
+    let index = shard.state().indexes[0].spec.clone();
     for change in [ConfigChange::AddIndex(index.clone()), ConfigChange::MarkReady(index.id)] {
         let evaluation = shard.run(&ShardCommand::Configure(change));
         assert_eq!(evaluation.reply, Ok(ShardReply::Configured));
-        assert!(evaluation.batch.is_empty() && evaluation.new_state.is_none());
+        assert!(evaluation.batch.is_empty());
     }
     let purge = ShardCommand::PurgeIndex { index: index.id, limit: 10 };
     assert_eq!(refusal(&mut shard, &purge), Code::ILLEGAL_OPERATION);
@@ -147,7 +147,7 @@ fn a_blocking_sort_keeps_only_what_its_limit_needs() {
 #[test]
 fn validation_finds_missing_and_stray_entries_and_damaged_documents() {
     let mut shard = shard_with(&[doc! { "_id": 1, "a": 1 }, doc! { "_id": 2, "a": 2 }]);
-    let index = shard.state.indexes[0].spec.id;
+    let index = shard.state().indexes[0].spec.id;
     let keys: Vec<_> = shard.keys(query::encoding::index_range(index));
     let mut batch = storage::KvBatch::default();
     batch.delete(keys[0].clone());
@@ -162,4 +162,19 @@ fn validation_finds_missing_and_stray_entries_and_damaged_documents() {
     for expected in ["lacks an entry", "no document needs", "wrong checksum", "the counters say 2"] {
         assert!(all.contains(expected), "{expected}: {all}");
     }
+}
+
+#[test]
+fn evaluations_count_once_for_a_whole_entry_and_a_fresh_evaluator_goes_on_from_there() {
+    let mut shard = Shard::new();
+    let (batch, _) = shard.run_together(&[
+        ShardCommand::Write(request(vec![insert_op(&doc! { "_id": 1 })])),
+        ShardCommand::Write(request(vec![insert_op(&doc! { "_id": 2 })])),
+    ]);
+    let counts = batch.ops.iter().filter(|op| op.key() == query::encoding::COUNT_KEY).count();
+    assert_eq!(counts, 1);
+    shard.forget();
+    shard.write(request(vec![insert_op(&doc! { "_id": 3 })]));
+    assert_eq!(query::execute::collection_count(shard.view().as_ref()).expect("readable").documents, 3);
+    assert!(shard.validate().is_valid());
 }

@@ -7,13 +7,11 @@ use base::{IndexId, SessionId};
 use bson::{Bson, Document};
 use document::filter::Filter;
 use document::{DocBuf, DocRef, Value, Variables};
-use query::evaluate::{
-    Evaluation, Outcome, ReturnDocument, ShardCommand, ShardReply, StatementResult, WriteOp,
-};
+use query::evaluate::{Outcome, ReturnDocument, ShardCommand, ShardReply, StatementResult, WriteOp};
 use query::{encoding, index};
 use storage::{KvOp, View};
 
-use crate::shard::{Options, Shard, describe, index_spec, insert_op, request};
+use crate::shard::{Evaluation, Options, Shard, describe, index_spec, insert_op, request};
 use crate::support::{self, show};
 
 #[test]
@@ -257,7 +255,7 @@ fn show_op(shard: &Shard, before: &dyn View, op: &KvOp) -> String {
 
 fn show_entry(shard: &Shard, before: &dyn View, key: &[u8], is_put: bool) -> String {
     let id = IndexId(u32::from_be_bytes(key[1..5].try_into().expect("four bytes")));
-    let spec = &shard.state.index(id).expect("the index exists").spec;
+    let spec = &shard.state().index(id).expect("the index exists").spec;
     let after = shard.view();
     let view = if is_put { after.as_ref() } else { before };
     let value = view.get(key).expect("readable").expect("the entry is there");

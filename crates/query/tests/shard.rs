@@ -12,14 +12,14 @@ use document::update::Update;
 use document::{DocBuf, DocRef, Value, Variables};
 use query::encoding;
 use query::evaluate::{
-    Candidates, ConfigChange, Evaluation, ReturnDocument, ShardCommand, ShardReply, Statement,
-    StatementResult, WriteContext, WriteOp, WriteRequest, evaluate,
+    Candidates, ConfigChange, Evaluator, ReturnDocument, ShardCommand, ShardReply, Statement,
+    StatementResult, WriteContext, WriteOp, WriteRequest,
 };
 use query::execute::{Counters, FindExecutor, FindRequest, Progress, Slice, ValidationReport, validate};
 use query::plan::{Access, Hint, Plan, PlanRequest, plan};
 use query::state::ShardState;
 use storage::memory::{MemoryDisk, MemoryStore};
-use storage::{Direction, KeyspaceName, Store, View};
+use storage::{Direction, KeyspaceName, KvBatch, Store, View};
 
 use crate::support::context;
 
@@ -29,10 +29,16 @@ const NAME: KeyspaceName =
 /// A shard of the collection `db.coll`.
 pub(crate) struct Shard {
     store: MemoryStore,
-    pub(crate) state: ShardState,
+    evaluator: Evaluator,
     applied: LogIndex,
     clock: u32,
     next_index: IndexId,
+}
+
+/// What came out of evaluating one command.
+pub(crate) struct Evaluation {
+    pub(crate) batch: KvBatch,
+    pub(crate) reply: base::Result<ShardReply>,
 }
 
 /// What a read asks for beside its filter.
@@ -49,10 +55,10 @@ impl Shard {
         let (store, _) = MemoryDisk::new().open().expect("an empty disk opens");
         store.create_keyspace(NAME).expect("created");
         let state = ShardState::new(CollectionId(1), Epoch(1));
-        let mut shard = Shard { store, state, applied: LogIndex(0), clock: 0, next_index: IndexId(1) };
-        let batch = shard.state.initial_batch();
-        shard.apply(&batch);
-        shard
+        store.apply(NAME, &state.initial_batch(), LogIndex(1)).expect("applies");
+        let evaluator =
+            Evaluator::load(&store.view(NAME).expect("the keyspace exists")).expect("has a state");
+        Shard { store, evaluator, applied: LogIndex(1), clock: 0, next_index: IndexId(1) }
     }
 
     pub(crate) fn view(&self) -> Arc<dyn View> {
@@ -61,20 +67,43 @@ impl Shard {
 
     /// Evaluates and applies.
     pub(crate) fn run(&mut self, command: &ShardCommand) -> Evaluation {
+        let (batch, mut replies) = self.run_together(std::slice::from_ref(command));
+        Evaluation { batch, reply: replies.pop().expect("one command has one reply") }
+    }
+
+    /// Evaluates commands that share an entry, and applies it. None of them reads what another wrote.
+    pub(crate) fn run_together(
+        &mut self,
+        commands: &[ShardCommand],
+    ) -> (KvBatch, Vec<base::Result<ShardReply>>) {
         self.clock += 1;
         let now = bson::DateTime::from_millis(1_700_000_000_000 + i64::from(self.clock));
         let commit_timestamp = Timestamp { seconds: 1_700_000_000, counter: self.clock };
         let cx = WriteContext { now, commit_timestamp };
-        let evaluation = evaluate(&self.state, &cx, &self.view(), command).expect("no fault");
-        if !evaluation.batch.is_empty() {
-            self.apply(&evaluation.batch);
+        let view = self.view();
+        let (mut entry, mut replies) = (KvBatch::default(), Vec::new());
+        for command in commands {
+            let (batch, reply) = self.evaluator.evaluate(&cx, &view, command).expect("no fault");
+            entry.ops.extend(batch.ops);
+            replies.push(reply);
         }
-        if let Some(state) = &evaluation.new_state {
-            self.state = state.clone();
+        self.evaluator.complete(&mut entry);
+        if !entry.is_empty() {
+            self.apply(&entry);
         }
         let stored = ShardState::load(&self.view()).expect("intact").expect("present");
-        assert_eq!(stored, self.state, "the state that the evaluation gives is the one that it stores");
-        evaluation
+        assert_eq!(&stored, self.state(), "the state that evaluation goes on with is the one that it stores");
+        (entry, replies)
+    }
+
+    /// Goes on as a new leader would: with what the store has.
+    pub(crate) fn forget(&mut self) {
+        self.evaluator = Evaluator::load(&self.view()).expect("has a state");
+    }
+
+    /// The shard's state.
+    pub(crate) fn state(&self) -> &ShardState {
+        self.evaluator.state()
     }
 
     /// Applies a batch that no evaluation made.
@@ -111,11 +140,11 @@ impl Shard {
         self.run(&ShardCommand::Configure(ConfigChange::DropIndex(id)));
         let purge = ShardCommand::PurgeIndex { index: id, limit: 2 };
         while let Ok(ShardReply::Purged { done: false, .. }) = self.run(&purge).reply {}
-        assert!(self.state.index(id).is_none(), "an index without entries is gone");
+        assert!(self.state().index(id).is_none(), "an index without entries is gone");
     }
 
     pub(crate) fn drop_index_by_name(&mut self, name: &str) {
-        let id = self.state.indexes.iter().find(|index| index.spec.name == name).map(|index| index.spec.id);
+        let id = self.state().indexes.iter().find(|index| index.spec.name == name).map(|index| index.spec.id);
         self.drop_index(id.expect("the index exists"));
     }
 
@@ -133,7 +162,7 @@ impl Shard {
             hint: hint.as_ref(),
             limit: options.limit.map(|limit| limit + options.skip),
         };
-        match plan(&self.state, self.view().as_ref(), &request) {
+        match plan(self.state(), self.view().as_ref(), &request) {
             Ok(plan) => Ok(plan),
             Err(query::Failure::Error(error)) => Err(error),
             Err(query::Failure::Fault(fault)) => panic!("{fault}"),
@@ -212,7 +241,7 @@ impl Shard {
     }
 
     pub(crate) fn validate(&self) -> ValidationReport {
-        validate(&self.state, self.view().as_ref()).expect("readable")
+        validate(self.state(), self.view().as_ref()).expect("readable")
     }
 
     /// An update of what the filter finds now.

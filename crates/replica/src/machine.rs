@@ -39,6 +39,10 @@ pub trait StateMachine: Default + Send + 'static {
         batch: &mut KvBatch,
     ) -> storage::Result<base::Result<Self::Reply>>;
 
+    /// Adds what the commands evaluated since the last call change together. Called before their entry is proposed, so
+    /// that what many commands change is in it once.
+    fn complete(&mut self, _batch: &mut KvBatch) {}
+
     /// Rebuilds the evaluation state from the store: the replica begins to lead, or proposals were dropped.
     fn reset(&mut self, reader: OverlayReader<'_>) -> storage::Result<()>;
 

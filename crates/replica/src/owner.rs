@@ -34,6 +34,8 @@ use crate::trace::Event;
 
 /// Commands evaluated in one turn at most.
 const TURN_COMMANDS_MAX: usize = 1_024;
+/// Bytes from which an entry takes no further command. One command's changes stay below the other half.
+const ENTRY_BYTES_WANTED: usize = ENTRY_BYTES_MAX / 2;
 /// Time between two commands that a leader gives itself, in milliseconds.
 const UPKEEP_INTERVAL_MS: u64 = 60_000;
 /// The first byte of retry records' keys, for the bug that loses them.
@@ -365,23 +367,13 @@ impl<M: StateMachine> Owner<M> {
         self.begin_evaluating(view.as_ref())?;
         let mut draft = Draft::default();
         let mut requests = std::mem::take(&mut self.inbox).into_iter();
-        while !self.is_throttled()
-            && let Some(request) = requests.next()
-        {
+        while !self.is_throttled() && self.is_evaluating() {
+            let Some(request) = requests.next() else { break };
             let mut batch = KvBatch::default();
             let reply = self.evaluate(view.as_ref(), &request.command, &mut batch)?;
             count(&self.node.metrics.commands_evaluated, 1);
             if reply.is_err() {
                 batch.ops.clear();
-            }
-            if !draft.entry.is_empty() && draft.entry.len_bytes() + batch.size_bytes() > ENTRY_BYTES_MAX {
-                self.propose(std::mem::take(&mut draft))?;
-                if !self.is_evaluating() {
-                    // What was just evaluated stood on the proposal that was dropped.
-                    let error = Error::new(Code::NOT_WRITABLE_PRIMARY, CHANGING);
-                    send(request.answer, Err(error));
-                    break;
-                }
             }
             if !batch.is_empty() {
                 self.overlay.add(self.group.last_index().next(), &batch);
@@ -389,6 +381,9 @@ impl<M: StateMachine> Owner<M> {
                 draft.commands += 1;
             }
             draft.answers.push((request.answer, reply));
+            if draft.entry.len_bytes() >= ENTRY_BYTES_WANTED {
+                self.propose(std::mem::take(&mut draft))?;
+            }
         }
         self.inbox.extend(requests);
         if self.is_throttled() {
@@ -433,7 +428,13 @@ impl<M: StateMachine> Owner<M> {
 
     /// Proposes what was evaluated. Answers that wrote nothing wait for whatever they were evaluated against.
     fn propose(&mut self, draft: Draft<M::Reply>) -> storage::Result<()> {
-        let Draft { entry, commands, answers } = draft;
+        let Draft { mut entry, commands, answers } = draft;
+        let mut together = KvBatch::default();
+        self.machine.complete(&mut together);
+        if !together.is_empty() {
+            self.overlay.add(self.group.last_index().next(), &together);
+            entry.push(&together);
+        }
         if entry.is_empty() {
             self.answer_after(self.group.last_index(), answers);
             return Ok(());

@@ -6,7 +6,7 @@
 use base::limits::SESSION_IDLE_MS_MAX;
 use bytes::Bytes;
 use query::encoding::STATE_KEY;
-use query::evaluate::{self, Evaluation, Reader, ShardCommand, ShardReply, WriteContext};
+use query::evaluate::{Evaluator, Reader, ShardCommand, ShardReply, WriteContext};
 use query::state::ShardState;
 use storage::{Direction, Fault, KeyRange, KvBatch, View};
 
@@ -16,8 +16,8 @@ use crate::overlay::OverlayReader;
 /// Evaluates a shard's commands.
 #[derive(Default)]
 pub struct ShardMachine {
-    /// The state with everything proposed in it; `None` before the first reset.
-    proposed: Option<ShardState>,
+    /// `None` before the first reset.
+    evaluator: Option<Evaluator>,
 }
 
 impl StateMachine for ShardMachine {
@@ -32,22 +32,24 @@ impl StateMachine for ShardMachine {
         command: &ShardCommand,
         batch: &mut KvBatch,
     ) -> storage::Result<base::Result<ShardReply>> {
-        let state = self.proposed.as_ref().expect("a machine is reset before it evaluates");
+        let evaluator = self.evaluator.as_mut().expect("a machine is reset before it evaluates");
         let cx = WriteContext {
             now: bson::DateTime::from_millis(cx.wall_ms),
             commit_timestamp: cx.commit_timestamp,
         };
-        let Evaluation { batch: changes, reply, new_state } =
-            evaluate::evaluate(state, &cx, &reader, command)?;
-        if reply.is_ok() {
-            *batch = changes;
-            self.proposed = new_state.or_else(|| self.proposed.take());
-        }
+        let (changes, reply) = evaluator.evaluate(&cx, &reader, command)?;
+        *batch = changes;
         Ok(reply)
     }
 
+    fn complete(&mut self, batch: &mut KvBatch) {
+        if let Some(evaluator) = &mut self.evaluator {
+            evaluator.complete(batch);
+        }
+    }
+
     fn reset(&mut self, reader: OverlayReader<'_>) -> storage::Result<()> {
-        self.proposed = Some(require(ShardState::load(&reader)?)?);
+        self.evaluator = Some(Evaluator::load(&reader)?);
         Ok(())
     }
 

@@ -56,7 +56,8 @@ pub struct StoreOptions {
     pub persist_interval_ms: u64,
     /// Journals kept before the keyspaces that pin them are written to tables.
     pub journals_max: usize,
-    /// Threads that write and compact tables.
+    /// Threads that write and compact tables. The first of them never compacts: while all others are busy it takes a
+    /// waiting compaction out of the queue and puts it back without a pause. So have more than compactions keep busy.
     pub worker_threads: usize,
 }
 
@@ -70,7 +71,7 @@ impl Default for StoreOptions {
             separate_values_from_bytes: None,
             persist_interval_ms: 1000,
             journals_max: 3,
-            worker_threads: 2,
+            worker_threads: 4,
         }
     }
 }

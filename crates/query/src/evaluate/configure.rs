@@ -62,10 +62,7 @@ pub(super) fn backfill(
     let mut scratch = Scratch::new(reader, true);
     match split(fill_all(&maintainer, &mut scratch, index, document_keys))? {
         Err(error) => Ok(Evaluation::refused(error)),
-        Ok(entries) => {
-            let (batch, new_state) = scratch.finish(state)?;
-            Ok(Evaluation { batch, reply: Ok(ShardReply::Backfilled { entries }), new_state })
-        }
+        Ok(entries) => Ok(scratch.finish(state, ShardReply::Backfilled { entries })),
     }
 }
 
@@ -93,7 +90,7 @@ pub(super) fn purge(
     match state.index(index).map(|index| index.status) {
         None => {
             let reply = ShardReply::Purged { entries: 0, done: true };
-            return Ok(Evaluation { batch: KvBatch::default(), reply: Ok(reply), new_state: None });
+            return Ok(Evaluation::new(KvBatch::default(), Ok(reply)));
         }
         Some(IndexStatus::Dropping) => {}
         Some(_) => {
@@ -122,10 +119,10 @@ pub(super) fn purge(
 /// Puts `new` into the batch when it differs from `old`.
 fn with_state(old: &ShardState, new: ShardState, mut batch: KvBatch, reply: ShardReply) -> Evaluation {
     if new == *old {
-        return Evaluation { batch, reply: Ok(reply), new_state: None };
+        return Evaluation::new(batch, Ok(reply));
     }
     batch.put(encoding::STATE_KEY, new.encode());
-    Evaluation { batch, reply: Ok(reply), new_state: Some(new) }
+    Evaluation { new_state: Some(new), ..Evaluation::new(batch, Ok(reply)) }
 }
 
 fn no_index(id: IndexId) -> Error {

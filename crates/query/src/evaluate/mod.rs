@@ -6,6 +6,7 @@
 //! statements say otherwise; the same state, context, reader and command give the same evaluation.
 
 mod configure;
+mod evaluator;
 mod maintain;
 mod retry;
 mod scratch;
@@ -22,8 +23,11 @@ use document::update::Update;
 use document::{DocBuf, Variables};
 use storage::{Direction, Fault, KeyRange, KvBatch, View};
 
+use self::evaluator::Records;
+use crate::encoding::CountChange;
 use crate::state::ShardState;
 
+pub use evaluator::Evaluator;
 pub use retry::{RetryRecord, recorded};
 
 /// What evaluation reads: one shard's keyspace, with everything in it that was proposed before.
@@ -192,14 +196,17 @@ pub struct WriteContext {
 }
 
 /// What comes out of an evaluation.
-#[derive(Clone, Debug)]
-pub struct Evaluation {
-    /// The changes; empty when there is nothing to propose.
-    pub batch: KvBatch,
+struct Evaluation {
+    /// The changes, without those of the counters; empty when there is nothing to propose.
+    batch: KvBatch,
     /// The answer, to be given once the batch is committed.
-    pub reply: base::Result<ShardReply>,
+    reply: base::Result<ShardReply>,
     /// The shard's state from here on, when it changed; the batch carries it too.
-    pub new_state: Option<ShardState>,
+    new_state: Option<ShardState>,
+    /// What the batch does to the counters.
+    counted: CountChange,
+    /// The retry record that the batch puts.
+    record: Option<(SessionId, RetryRecord)>,
 }
 
 /// A shard's answer.
@@ -269,15 +276,15 @@ pub enum Outcome {
     LostCandidate,
 }
 
-/// Evaluates a command. Fails only on a fault of the store; what the user did wrong is in the reply.
-pub fn evaluate(
+fn evaluate(
     state: &ShardState,
+    records: &Records,
     cx: &WriteContext,
     reader: &dyn Reader,
     command: &ShardCommand,
 ) -> Result<Evaluation, Fault> {
     match command {
-        ShardCommand::Write(request) => write::evaluate(state, cx, reader, request),
+        ShardCommand::Write(request) => write::evaluate(state, records, cx, reader, request),
         ShardCommand::Configure(change) => Ok(configure::change(state, change)),
         ShardCommand::Backfill { namespace, index, document_keys } => {
             configure::backfill(state, reader, namespace, *index, document_keys)
@@ -288,9 +295,14 @@ pub fn evaluate(
 }
 
 impl Evaluation {
+    /// An evaluation that touches neither the shard's state nor its counters.
+    fn new(batch: KvBatch, reply: base::Result<ShardReply>) -> Evaluation {
+        Evaluation { batch, reply, new_state: None, counted: CountChange::default(), record: None }
+    }
+
     /// An evaluation that changes nothing.
     fn refused(error: base::Error) -> Evaluation {
-        Evaluation { batch: KvBatch::default(), reply: Err(error), new_state: None }
+        Evaluation::new(KvBatch::default(), Err(error))
     }
 }
 

@@ -8,7 +8,7 @@ use base::{Code, Error, SessionId};
 use bson::Bson;
 use bytes::Bytes;
 use document::{DocBuf, DocRef, RawDoc};
-use storage::{Direction, Fault, KvBatch, Result};
+use storage::{Direction, KvBatch, Result};
 
 use super::{Evaluation, Outcome, Reader, ShardReply};
 use crate::encoding;
@@ -41,14 +41,8 @@ pub fn recorded(
     session: SessionId,
     txn: i64,
 ) -> Result<base::Result<Option<RetryRecord>>> {
-    let key = encoding::retry_key(session);
-    let Some(value) = reader.get(&key)? else { return Ok(Ok(None)) };
-    let record = RetryRecord::decode(&key, &value)?;
-    Ok(match record.txn.cmp(&txn) {
-        std::cmp::Ordering::Less => Ok(None),
-        std::cmp::Ordering::Equal => Ok(Some(record)),
-        std::cmp::Ordering::Greater => Err(too_old(session, txn, record.txn)),
-    })
+    let newest = RetryRecord::read(reader, session)?;
+    Ok(newest.map_or(Ok(None), |record| record.of_transaction(session, txn)))
 }
 
 /// Removes the records of sessions that have been idle since before `before_wall_ms`.
@@ -65,12 +59,28 @@ pub(super) fn expire(reader: &dyn Reader, before_wall_ms: i64) -> Result<Evaluat
     }
     let sessions = batch.ops.len() as u64;
     let done = batch.ops.len() < EXPIRE_MAX;
-    Ok(Evaluation { batch, reply: Ok(ShardReply::Expired { sessions, done }), new_state: None })
+    Ok(Evaluation::new(batch, Ok(ShardReply::Expired { sessions, done })))
 }
 
 impl RetryRecord {
     pub(super) fn new(txn: i64) -> RetryRecord {
         RetryRecord { txn, wall_ms: 0, runs: Vec::new() }
+    }
+
+    /// Reads the session's newest record.
+    pub(super) fn read(reader: &dyn Reader, session: SessionId) -> Result<Option<RetryRecord>> {
+        let key = encoding::retry_key(session);
+        let Some(value) = reader.get(&key)? else { return Ok(None) };
+        RetryRecord::decode(&key, &value).map(Some)
+    }
+
+    /// The record, if it is about this transaction; `None` when the transaction is newer. Fails when it is older.
+    pub(super) fn of_transaction(self, session: SessionId, txn: i64) -> base::Result<Option<RetryRecord>> {
+        match self.txn.cmp(&txn) {
+            std::cmp::Ordering::Less => Ok(None),
+            std::cmp::Ordering::Equal => Ok(Some(self)),
+            std::cmp::Ordering::Greater => Err(too_old(session, txn, self.txn)),
+        }
     }
 
     /// What the statement did, if it was executed.
@@ -218,17 +228,6 @@ fn parse_outcome(cursor: &mut Cursor<'_>) -> Option<Outcome> {
 
 fn id_of(document: RawDoc<'_>) -> Option<Bson> {
     DocRef::Raw(document).get("_id").map(|id| id.to_bson())
-}
-
-impl RetryRecord {
-    /// Reads the record under its key, for evaluation, which goes on writing it.
-    pub(super) fn load(
-        reader: &dyn Reader,
-        session: SessionId,
-        txn: i64,
-    ) -> std::result::Result<base::Result<RetryRecord>, Fault> {
-        Ok(recorded(reader, session, txn)?.map(|record| record.unwrap_or_else(|| RetryRecord::new(txn))))
-    }
 }
 
 #[cfg(test)]

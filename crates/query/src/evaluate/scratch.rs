@@ -8,10 +8,10 @@ use std::ops::Bound;
 
 use base::IndexId;
 use bytes::Bytes;
-use storage::{Direction, Fault, KeyRange, KvBatch, KvOp, Result};
+use storage::{Direction, KeyRange, KvBatch, KvOp, Result};
 
-use super::Reader;
-use crate::encoding::{self, Count};
+use super::{Evaluation, Reader, ShardReply};
+use crate::encoding::{self, CountChange};
 use crate::state::ShardState;
 
 /// The changes of one document's write, not yet kept.
@@ -135,15 +135,17 @@ impl<'r> Scratch<'r> {
         self.batch.put(key, value);
     }
 
-    /// The batch, with the shard's counters and its state in it when they changed, and the changed state.
-    pub(super) fn finish(mut self, state: &ShardState) -> Result<(KvBatch, Option<ShardState>)> {
-        if self.documents != 0 || self.bytes != 0 {
-            let count = self.counted()?;
-            self.batch.put(encoding::COUNT_KEY, count.encode());
+    /// The evaluation: the batch with the shard's state in it when it changed, and what is to be counted.
+    pub(super) fn finish(mut self, state: &ShardState, reply: ShardReply) -> Evaluation {
+        let counted = CountChange { documents: self.documents, bytes: self.bytes };
+        let new_state = (!self.arrays.is_empty()).then(|| self.with_arrays(state));
+        if let Some(state) = &new_state {
+            self.batch.put(encoding::STATE_KEY, state.encode());
         }
-        if self.arrays.is_empty() {
-            return Ok((self.batch, None));
-        }
+        Evaluation { new_state, counted, ..Evaluation::new(self.batch, Ok(reply)) }
+    }
+
+    fn with_arrays(&self, state: &ShardState) -> ShardState {
         let mut state = state.clone();
         for met in &self.arrays {
             let components =
@@ -153,17 +155,6 @@ impl<'r> Scratch<'r> {
                 components.insert(position, met.component);
             }
         }
-        self.batch.put(encoding::STATE_KEY, state.encode());
-        Ok((self.batch, Some(state)))
-    }
-
-    fn counted(&self) -> Result<Count> {
-        let old = Count::decode(self.reader.get(encoding::COUNT_KEY)?.as_deref())?;
-        let moved = |count: u64, by: i64| {
-            count
-                .checked_add_signed(by)
-                .ok_or_else(|| Fault::corruption("the shard's counters are below what it holds"))
-        };
-        Ok(Count { documents: moved(old.documents, self.documents)?, bytes: moved(old.bytes, self.bytes)? })
+        state
     }
 }

@@ -13,6 +13,7 @@ use document::update::Update;
 use document::{DocBuf, DocRef, EvalContext, RawDoc, Value};
 use storage::Fault;
 
+use super::evaluator::Records;
 use super::maintain::Maintainer;
 use super::retry::RetryRecord;
 use super::scratch::Scratch;
@@ -25,6 +26,7 @@ use crate::state::ShardState;
 
 pub(super) fn evaluate(
     state: &ShardState,
+    records: &Records,
     cx: &WriteContext,
     reader: &dyn Reader,
     request: &WriteRequest,
@@ -34,7 +36,7 @@ pub(super) fn evaluate(
     }
     let mut record = match &request.session {
         None => None,
-        Some((session, txn)) => match RetryRecord::load(reader, *session, *txn)? {
+        Some((session, txn)) => match records.load(reader, *session, *txn)? {
             Ok(record) => Some(record),
             Err(error) => return Ok(Evaluation::refused(error)),
         },
@@ -46,12 +48,15 @@ pub(super) fn evaluate(
         eval: EvalContext::new(cx.now, cx.commit_timestamp).with_variables(request.variables.clone()),
     };
     let results = run_all(&writer, &mut scratch, request, record.as_mut())?;
-    if let (Some(mut record), Some((session, _)), false) = (record, request.session, scratch.is_unchanged()) {
-        record.wall_ms = cx.now.timestamp_millis();
-        scratch.put(encoding::retry_key(session), record.encode());
-    }
-    let (batch, new_state) = scratch.finish(state)?;
-    Ok(Evaluation { batch, reply: Ok(ShardReply::Write(results)), new_state })
+    let written = match (record, request.session) {
+        (Some(mut record), Some((session, _))) if !scratch.is_unchanged() => {
+            record.wall_ms = cx.now.timestamp_millis();
+            scratch.put(encoding::retry_key(session), record.encode());
+            Some((session, record))
+        }
+        _ => None,
+    };
+    Ok(Evaluation { record: written, ..scratch.finish(state, ShardReply::Write(results)) })
 }
 
 fn check_route(state: &ShardState, request: &WriteRequest) -> base::Result<()> {
