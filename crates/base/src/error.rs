@@ -118,6 +118,7 @@ codes! {
     NOT_SINGLE_VALUE_FIELD = 54, "NotSingleValueField";
     EMPTY_FIELD_NAME = 56, "EmptyFieldName";
     DOTTED_FIELD_NAME = 57, "DottedFieldName";
+    CONFLICTING_OPERATION_IN_PROGRESS = 117, "ConflictingOperationInProgress";
     COMMAND_NOT_FOUND = 59, "CommandNotFound";
     NOT_EXACT_VALUE_FIELD = 82, "NotExactValueField";
     WRITE_CONCERN_FAILED = 64, "WriteConcernFailed";

@@ -22,8 +22,30 @@ use crate::node::Node;
 use crate::shared::Shared;
 use crate::trace::Event;
 
-/// A committed entry: its index and data, empty for the first one of a term.
-pub(crate) type Committed = (LogIndex, Bytes);
+/// Where a keyspace holds the membership as of its applied index. Tags of the keys of users are larger.
+pub(crate) const MEMBERSHIP_KEY: &[u8] = b"\x01membership";
+
+/// A committed entry.
+pub(crate) struct Committed {
+    pub(crate) index: LogIndex,
+    pub(crate) change: Change,
+}
+
+/// What a committed entry does to the store.
+pub(crate) enum Change {
+    /// The entry's data; empty for the first one of a term.
+    Data(Bytes),
+    /// A new membership, in its stored form.
+    Membership(Bytes),
+}
+
+impl Change {
+    fn len(&self) -> usize {
+        match self {
+            Change::Data(data) | Change::Membership(data) => data.len(),
+        }
+    }
+}
 
 /// Stops the node when applying panics: nothing would be applied any more, and nobody would notice.
 struct PanicGuard<'a>(&'a FaultLatch);
@@ -79,14 +101,19 @@ impl<M: StateMachine> Applier<M> {
         let mut batch = KvBatch::default();
         let mut batch_bytes = 0;
         let mut first = None;
-        for (position, (index, data)) in entries.iter().enumerate() {
+        for (position, Committed { index, change }) in entries.iter().enumerate() {
             first.get_or_insert(*index);
-            if !data.is_empty() {
-                let entry = entry::decode(data).map_err(|fault| fault.context(format!("entry {index}")))?;
-                batch.ops.extend(entry.batch.ops);
-                batch_bytes += data.len();
+            match change {
+                Change::Data(data) if data.is_empty() => {}
+                Change::Data(data) => {
+                    let entry =
+                        entry::decode(data).map_err(|fault| fault.context(format!("entry {index}")))?;
+                    batch.ops.extend(entry.batch.ops);
+                }
+                Change::Membership(stored) => batch.put(MEMBERSHIP_KEY, stored.clone()),
             }
-            let next_bytes = entries.get(position + 1).map(|(_, data)| data.len());
+            batch_bytes += change.len();
+            let next_bytes = entries.get(position + 1).map(|next| next.change.len());
             if next_bytes.is_none_or(|next| batch_bytes + next > base::limits::ENTRY_BYTES_MAX) {
                 self.apply_batch(
                     first.take().unwrap_or(*index),

@@ -5,20 +5,28 @@
 //! acknowledgements) leave only after what they promise is durable; log writes are reported durable in order; proposals
 //! are handed to the library only while this replica leads.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
 
-use base::{Entropy, LogIndex, ReplicaId, Term};
-use raft::eraftpb::{Entry, EntryType, Message};
-use raft::{RawNode, StateRole};
+use base::{Entropy, LogIndex, MonoTime, NodeId, ReplicaId, Term};
+use raft::eraftpb::{ConfState, Entry, EntryType, Message, MessageType};
+use raft::{RawNode, ReadState, StateRole};
 use storage::{Fault, LogEntry};
 
 use crate::log_store::{LogStore, to_log};
+use crate::membership::{MemberChange, conf_change, decode_conf_change};
 
-/// Length of a tick in milliseconds.
+/// Length of a tick in milliseconds. Ticks that were missed are never caught up.
 pub(crate) const TICK_MS: u64 = 50;
 const HEARTBEAT_TICKS: usize = 2;
 const ELECTION_TICKS: usize = 8;
 const ELECTION_TICKS_MAX: usize = 16;
+/// How much faster a voter's clock may run than a leader's, in milliseconds of one election timeout.
+const DRIFT_MARGIN_MS: u64 = 40;
+/// A lease runs this long from the moment before its proof was sent: for one election timeout no voter of the quorum
+/// votes for another, less the tick that may have been almost over when the message came, less the drift.
+pub(crate) const LEASE: Duration =
+    Duration::from_millis((ELECTION_TICKS as u64 - 1) * TICK_MS - DRIFT_MARGIN_MS);
 const MESSAGE_BYTES_MAX: u64 = 1024 * 1024;
 const MESSAGES_IN_FLIGHT_MAX: usize = 256;
 
@@ -30,6 +38,8 @@ pub(crate) struct Group {
     last_number: u64,
     /// Messages that wait until everything up to a number is durable.
     held: VecDeque<(u64, Vec<Message>)>,
+    /// Ticks until this replica may vote: it may have acknowledged a leader's lease before it was restarted.
+    silent_ticks: usize,
 }
 
 /// What [`Group::drive`] found to do.
@@ -41,6 +51,10 @@ pub(crate) struct Work {
     pub(crate) committed: Vec<Entry>,
     /// Messages that may leave now.
     pub(crate) messages: Vec<Message>,
+    /// Proofs that this replica led: a quorum has acknowledged what was sent after the time, in the term.
+    pub(crate) proofs: Vec<(Term, MonoTime)>,
+    /// Replicas that need entries which are compacted away.
+    pub(crate) behind: BTreeSet<ReplicaId>,
 }
 
 /// Log writes.
@@ -55,8 +69,15 @@ pub(crate) struct Logging {
 }
 
 impl Group {
-    /// Starts from what the log store holds, with everything up to `applied` applied.
-    pub(crate) fn new(replica: ReplicaId, log: LogStore, applied: LogIndex) -> storage::Result<Group> {
+    /// Starts from what the log store holds, with everything up to `applied` applied. One that is `restarted` grants no
+    /// vote for one election timeout.
+    pub(crate) fn new(
+        replica: ReplicaId,
+        log: LogStore,
+        applied: LogIndex,
+        restarted: bool,
+        entropy: &dyn Entropy,
+    ) -> storage::Result<Group> {
         let config = raft::Config {
             id: replica.get(),
             election_tick: ELECTION_TICKS,
@@ -74,7 +95,11 @@ impl Group {
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let raw = RawNode::new(&config, log, &logger)
             .map_err(|error| Fault::corruption(format!("{replica} cannot take part in Raft: {error}")))?;
-        Ok(Group { raw, unlogged: VecDeque::new(), last_number: 0, held: VecDeque::new() })
+        let silent_ticks = if restarted { ELECTION_TICKS } else { 0 };
+        let held = VecDeque::new();
+        let mut group = Group { raw, unlogged: VecDeque::new(), last_number: 0, held, silent_ticks };
+        group.draw_election_timeout(entropy);
+        Ok(group)
     }
 
     /// Current term.
@@ -114,6 +139,12 @@ impl Group {
         voters.contains(self.raw.raft.id) && voters.ids().iter().count() == 1
     }
 
+    /// How far a follower's log is known to match. `None` on followers, and for strangers.
+    pub(crate) fn matched(&self, replica: ReplicaId) -> Option<LogIndex> {
+        let progress = self.raw.raft.prs().get(replica.get()).filter(|_| self.leads())?;
+        Some(LogIndex(progress.matched))
+    }
+
     /// The log.
     pub(crate) fn log(&self) -> &LogStore {
         self.raw.store()
@@ -132,6 +163,7 @@ impl Group {
 
     /// Time passes by one tick.
     pub(crate) fn tick(&mut self, entropy: &dyn Entropy) {
+        self.silent_ticks = self.silent_ticks.saturating_sub(1);
         self.stepping(entropy, RawNode::tick);
     }
 
@@ -140,6 +172,61 @@ impl Group {
         assert!(self.leads(), "a forwarded physical write corrupts");
         self.raw.propose(Vec::new(), data).ok()?;
         Some(self.last_index())
+    }
+
+    /// Takes a message from a peer. One that no peer may send, or that came too late, is dropped: losing messages is
+    /// allowed. Entries that a follower would forward are among them: a forwarded physical write corrupts.
+    pub(crate) fn step(&mut self, message: Message, entropy: &dyn Entropy) {
+        let votes =
+            matches!(message.get_msg_type(), MessageType::MsgRequestVote | MessageType::MsgRequestPreVote);
+        if !may_come_from_a_peer(&message) || votes && self.silent_ticks > 0 {
+            return;
+        }
+        // The library names what it dropped; there is nothing to do about it.
+        let _ = self.stepping(entropy, |raw| raw.step(message));
+    }
+
+    /// Begins a round of messages whose acknowledgement by a quorum proves that this replica leads at `now`.
+    pub(crate) fn prove(&mut self, now: MonoTime) {
+        let mut context = self.term().get().to_be_bytes().to_vec();
+        context.extend_from_slice(&(now.0.as_nanos() as u64).to_be_bytes());
+        self.raw.read_index(context);
+    }
+
+    /// Appends an entry that changes the membership, and returns its index; `None` when the library refuses it, since
+    /// an earlier change is not complete. Only while this replica leads.
+    pub(crate) fn propose_change(&mut self, changes: &[MemberChange]) -> Option<LogIndex> {
+        assert!(self.leads(), "a forwarded change is evaluated by nobody");
+        let before = self.last_index();
+        self.raw.propose_conf_change(Vec::new(), conf_change(changes)).ok()?;
+        // A change that the library refuses becomes an empty entry in its place.
+        let index = self.last_index();
+        let refused = self
+            .raw
+            .raft
+            .raft_log
+            .unstable_entries()
+            .last()
+            .is_none_or(|entry| entry.index != index.get() || entry.entry_type == EntryType::EntryNormal);
+        (index > before && !refused).then_some(index)
+    }
+
+    /// A committed entry that changes the membership takes effect. Returns what it leads to, and new replicas' nodes.
+    pub(crate) fn apply_change(
+        &mut self,
+        data: &[u8],
+    ) -> storage::Result<(ConfState, Vec<(ReplicaId, NodeId)>)> {
+        let (change, added) = decode_conf_change(data)?;
+        let state = self.raw.apply_conf_change(&change);
+        let state = state.map_err(|error| {
+            Fault::corruption(format!("a committed change of membership cannot be made: {error}"))
+        })?;
+        Ok((state, added))
+    }
+
+    /// Hands leadership to another voter, which campaigns as soon as it has every entry.
+    pub(crate) fn transfer_to(&mut self, replica: ReplicaId) {
+        self.raw.transfer_leader(replica.get());
     }
 
     /// Collects everything that the library wants done. Faults on an entry that this version cannot apply.
@@ -151,6 +238,7 @@ impl Group {
             self.last_number = number;
             work.messages.append(&mut ready.take_messages());
             work.committed.append(&mut ready.take_committed_entries());
+            work.proofs.extend(ready.take_read_states().iter().filter_map(decode_proof));
             if !ready.snapshot().is_empty() {
                 return Err(Fault::corruption("a snapshot arrived that nobody asked for"));
             }
@@ -175,7 +263,7 @@ impl Group {
             }
         }
         self.unlogged.extend(work.logging.as_ref().map(|logging| logging.number));
-        work.committed.iter().try_for_each(check_kind)?;
+        work.behind = self.raw.mut_store().take_behind();
         Ok(work)
     }
 
@@ -194,7 +282,7 @@ impl Group {
         self.unlogged.is_empty()
     }
 
-    /// Everything up to `index` is applied.
+    /// Everything up to `index` is applied. The library may leave a joint configuration now, by an entry of its own.
     pub(crate) fn applied(&mut self, index: LogIndex) {
         self.raw.advance_apply_to(index.get());
     }
@@ -205,23 +293,55 @@ impl Group {
         }
     }
 
+    /// The library's own randomness would make runs that cannot be repeated.
+    fn draw_election_timeout(&mut self, entropy: &dyn Entropy) {
+        self.raw.raft.set_randomized_election_timeout(draw_timeout(entropy));
+    }
+
     /// Runs a step that may change role or term; the election timeout that follows then comes from our own randomness.
     fn stepping<R>(&mut self, entropy: &dyn Entropy, step: impl FnOnce(&mut RawNode<LogStore>) -> R) -> R {
         let before = (self.raw.raft.term, self.raw.raft.state);
         let result = step(&mut self.raw);
         if before != (self.raw.raft.term, self.raw.raft.state) {
-            let spread = entropy.below((ELECTION_TICKS_MAX - ELECTION_TICKS) as u64);
-            let timeout = ELECTION_TICKS + usize::try_from(spread).expect("below the number of ticks");
-            self.raw.raft.set_randomized_election_timeout(timeout);
+            self.draw_election_timeout(entropy);
         }
         result
     }
 }
 
-fn check_kind(entry: &Entry) -> storage::Result<()> {
-    if entry.entry_type == EntryType::EntryNormal {
-        return Ok(());
+fn draw_timeout(entropy: &dyn Entropy) -> usize {
+    let spread = entropy.below((ELECTION_TICKS_MAX - ELECTION_TICKS) as u64);
+    ELECTION_TICKS + usize::try_from(spread).expect("below the number of ticks")
+}
+
+fn decode_proof(state: &ReadState) -> Option<(Term, MonoTime)> {
+    let (term, sent) = state.request_ctx.split_first_chunk::<8>()?;
+    let sent = Duration::from_nanos(u64::from_be_bytes(sent.try_into().ok()?));
+    Some((Term(u64::from_be_bytes(*term)), MonoTime(sent)))
+}
+
+/// Whether another node may send this: proposals, reads and wishes of the local node may not come from outside, and
+/// snapshots go their own way.
+fn may_come_from_a_peer(message: &Message) -> bool {
+    match message.get_msg_type() {
+        MessageType::MsgAppend
+        | MessageType::MsgAppendResponse
+        | MessageType::MsgHeartbeat
+        | MessageType::MsgHeartbeatResponse
+        | MessageType::MsgRequestVote
+        | MessageType::MsgRequestVoteResponse
+        | MessageType::MsgRequestPreVote
+        | MessageType::MsgRequestPreVoteResponse
+        | MessageType::MsgTimeoutNow => true,
+        MessageType::MsgHup
+        | MessageType::MsgBeat
+        | MessageType::MsgPropose
+        | MessageType::MsgSnapshot
+        | MessageType::MsgUnreachable
+        | MessageType::MsgSnapStatus
+        | MessageType::MsgCheckQuorum
+        | MessageType::MsgTransferLeader
+        | MessageType::MsgReadIndex
+        | MessageType::MsgReadIndexResp => false,
     }
-    let message = format!("Raft entry {} changes the membership, which this version cannot do", entry.index);
-    Err(Fault::corruption(message))
 }

@@ -8,13 +8,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use base::{Code, Error, LogIndex, ReplicaId, ShardId, Term};
+use base::{Code, Error, LogIndex, MonoTime, NodeId, ReplicaId, ShardId, Term};
+use raft::eraftpb::Message;
 use storage::{Fault, View};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::machine::StateMachine;
+use crate::membership::{MemberChange, Membership};
 use crate::metrics::count;
 use crate::node::Node;
+use crate::owner::peers::nanos;
 use crate::shared::Shared;
 
 /// How long a read waits for a leader before it is refused, in milliseconds.
@@ -24,6 +27,16 @@ const LEADER_WAIT_MS: u64 = 5_000;
 pub(crate) struct Request<M: StateMachine> {
     pub(crate) command: M::Command,
     pub(crate) answer: Answer<M::Reply>,
+}
+
+/// What peers and administrators ask of a replica's group.
+pub(crate) enum Control {
+    /// A peer's message.
+    Receive(Message),
+    /// A change of the membership; the answer is the index of its entry, once that is committed.
+    Change(Vec<MemberChange>, Answer<LogIndex>),
+    /// Another voter shall lead.
+    Transfer(ReplicaId),
 }
 
 /// Where an answer goes.
@@ -40,11 +53,17 @@ pub struct ReplicaHandle<M: StateMachine> {
     node: Arc<Node>,
     shared: Arc<Shared<M::State>>,
     mailbox: mpsc::Sender<Request<M>>,
+    control: mpsc::Sender<Control>,
 }
 
 impl<M: StateMachine> Clone for ReplicaHandle<M> {
     fn clone(&self) -> ReplicaHandle<M> {
-        ReplicaHandle { node: self.node.clone(), shared: self.shared.clone(), mailbox: self.mailbox.clone() }
+        ReplicaHandle {
+            node: self.node.clone(),
+            shared: self.shared.clone(),
+            mailbox: self.mailbox.clone(),
+            control: self.control.clone(),
+        }
     }
 }
 
@@ -53,8 +72,9 @@ impl<M: StateMachine> ReplicaHandle<M> {
         node: Arc<Node>,
         shared: Arc<Shared<M::State>>,
         mailbox: mpsc::Sender<Request<M>>,
+        control: mpsc::Sender<Control>,
     ) -> ReplicaHandle<M> {
-        ReplicaHandle { node, shared, mailbox }
+        ReplicaHandle { node, shared, mailbox, control }
     }
 
     /// The shard.
@@ -84,7 +104,45 @@ impl<M: StateMachine> ReplicaHandle<M> {
 
     /// Whether this replica leads and answers reads by itself.
     pub fn is_leader(&self) -> bool {
-        self.shared.lease.holds()
+        self.shared.lease.holds(self.node.options.clock.as_ref())
+    }
+
+    /// Who belongs to the group, as of what is committed here.
+    pub fn membership(&self) -> Arc<Membership> {
+        self.shared.membership.load_full()
+    }
+
+    /// The replica that leads, as far as is known here.
+    pub fn leader(&self) -> Option<ReplicaId> {
+        self.shared.known_leader()
+    }
+
+    /// The node of the replica that leads, as far as is known here.
+    pub fn leader_node(&self) -> Option<NodeId> {
+        self.shared.membership.load().nodes.get(&self.leader()?).copied()
+    }
+
+    /// Takes a message of a peer. It is lost when too many wait already.
+    pub fn receive(&self, message: Message) {
+        // Losing messages is allowed.
+        let _ = self.control.try_send(Control::Receive(message));
+    }
+
+    /// Changes the membership. On return with `Ok`: the change is committed and in effect here; one of several voters is
+    /// complete only once the membership is joint no more. Fails with `NotWritablePrimary` on any replica but the
+    /// leader, and with `ConflictingOperationInProgress` while an earlier change is not complete.
+    pub async fn change_membership(&self, changes: Vec<MemberChange>) -> base::Result<LogIndex> {
+        let (answer, answered) = oneshot::channel();
+        if self.control.send(Control::Change(changes, answer)).await.is_err() {
+            return Err(self.gone());
+        }
+        answered.await.unwrap_or_else(|_| Err(self.interrupted()))
+    }
+
+    /// Asks the leader, if this is it, to hand its role to another voter.
+    pub async fn transfer_to(&self, replica: ReplicaId) {
+        // A replica that is gone does not lead.
+        let _ = self.control.send(Control::Transfer(replica)).await;
     }
 
     /// Evaluates a command after every earlier one and waits for its answer. On return with `Ok`: what it wrote is
@@ -104,23 +162,46 @@ impl<M: StateMachine> ReplicaHandle<M> {
     /// store is behind what is committed, and for a while when there is no leader; then fails with
     /// `NotWritablePrimary`.
     pub async fn read(&self) -> base::Result<ReadView<M::State>> {
+        let since = self.node.options.clock.monotonic();
         loop {
-            if let Some(pair) = self.try_read()? {
+            if let Some(pair) = self.try_read_since(since)? {
                 return Ok(pair);
             }
             count(&self.node.metrics.reads_delayed, 1);
-            self.wait_readable().await?;
+            self.wait_readable(since).await?;
         }
     }
 
     /// As [`ReplicaHandle::read`], when it can be answered at once; `None` when the caller has to wait.
     pub fn try_read(&self) -> base::Result<Option<ReadView<M::State>>> {
+        self.try_read_since(self.node.options.clock.monotonic())
+    }
+
+    fn try_read_since(&self, since: MonoTime) -> base::Result<Option<ReadView<M::State>>> {
         if self.node.latch.is_set() || self.shared.stopped.load(Ordering::SeqCst) {
             return Err(self.gone());
         }
-        if !self.is_readable() {
+        if !self.is_readable(since) {
             return Ok(None);
         }
+        self.view_with_state()
+    }
+
+    /// A view of whatever this replica has applied, which may be behind what is committed, with its state. Never goes
+    /// backwards on one replica.
+    pub async fn read_behind(&self) -> base::Result<ReadView<M::State>> {
+        loop {
+            if self.node.latch.is_set() || self.shared.stopped.load(Ordering::SeqCst) {
+                return Err(self.gone());
+            }
+            if let Some(pair) = self.view_with_state()? {
+                return Ok(pair);
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn view_with_state(&self) -> base::Result<Option<ReadView<M::State>>> {
         let view = || self.node.options.store.view(self.shared.name);
         self.shared.read_together(view).map_err(|fault| self.gone_or_fault(fault))
     }
@@ -150,35 +231,48 @@ impl<M: StateMachine> ReplicaHandle<M> {
         }
     }
 
-    fn is_readable(&self) -> bool {
-        // The lease is looked at first: a commit index that was published before it was granted covers every write
-        // that an earlier leader answered.
-        self.shared.lease.holds() && {
+    fn is_readable(&self, since: MonoTime) -> bool {
+        // Lease and proof are looked at first: a commit index that was published before covers every write that an
+        // earlier leader answered.
+        self.may_serve(since) && {
             let commit = self.shared.commit.get();
             self.shared.applied.get() >= commit && !self.shared.is_changing()
         }
     }
 
-    async fn wait_readable(&self) -> base::Result<()> {
+    /// Whether this replica leads by a lease, or led for sure at some time after `since`.
+    fn may_serve(&self, since: MonoTime) -> bool {
+        self.shared.lease.holds(self.node.options.clock.as_ref())
+            || self.shared.proved_ns.get() > nanos(since)
+    }
+
+    async fn wait_readable(&self, since: MonoTime) -> base::Result<()> {
         let wait = async {
             loop {
                 let mut rung = std::pin::pin!(self.shared.readers.notified());
                 rung.as_mut().enable();
                 let over = self.node.latch.is_set() || self.shared.stopped.load(Ordering::SeqCst);
-                if over || self.is_readable() {
-                    return;
+                if over || self.is_readable(since) {
+                    return Ok(());
+                }
+                let leader = self.shared.known_leader();
+                if leader.is_some_and(|leader| leader != self.replica()) {
+                    return Err(self.not_primary());
+                }
+                if !self.may_serve(since) && leader.is_some() {
+                    self.shared.proof_wanted.store(true, Ordering::SeqCst);
+                    self.shared.owner.notify_one();
                 }
                 rung.await;
             }
         };
         let limit = Duration::from_millis(LEADER_WAIT_MS);
-        tokio::time::timeout(limit, wait).await.map_err(|_| {
-            let shard = self.shard();
-            Error::new(
-                Code::NOT_WRITABLE_PRIMARY,
-                format!("shard {shard} has no primary on this node right now"),
-            )
-        })
+        tokio::time::timeout(limit, wait).await.unwrap_or_else(|_| Err(self.not_primary()))
+    }
+
+    fn not_primary(&self) -> Error {
+        let message = format!("shard {} has no primary on this node right now", self.shard());
+        Error::new(Code::NOT_WRITABLE_PRIMARY, message)
     }
 
     /// The error of a request that was not evaluated because the replica is no longer here.

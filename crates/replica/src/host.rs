@@ -19,6 +19,7 @@ use crate::fault::FaultLatch;
 use crate::flush::{self, Flushed};
 use crate::handle::ReplicaHandle;
 use crate::machine::StateMachine;
+use crate::membership::Membership;
 use crate::metrics::HostMetrics;
 use crate::node::{HostOptions, Node};
 use crate::open::{self, Opened};
@@ -30,15 +31,15 @@ const OPENED_KEY: &str = "opened";
 /// All replicas of one node: those of shards (`S`) and, where this node has one, the catalog's (`C`). Clones are the same
 /// host.
 pub struct HostOf<S: StateMachine, C: StateMachine> {
-    inner: Arc<Inner<S, C>>,
+    pub(crate) inner: Arc<Inner<S, C>>,
 }
 
-struct Inner<S: StateMachine, C: StateMachine> {
-    node: Arc<Node>,
+pub(crate) struct Inner<S: StateMachine, C: StateMachine> {
+    pub(crate) node: Arc<Node>,
     shards: ArcSwap<BTreeMap<ShardId, Running<S>>>,
     catalog: ArcSwap<Option<Running<C>>>,
     /// Creating and dropping replicas happens one at a time.
-    changing: tokio::sync::Mutex<()>,
+    pub(crate) changing: tokio::sync::Mutex<()>,
     stop_flushing: Mutex<Option<oneshot::Sender<()>>>,
 }
 
@@ -54,7 +55,7 @@ pub struct ReplicaStatus {
     pub name: KeyspaceName,
     /// Current term.
     pub term: Term,
-    /// Whether it leads and answers reads by itself.
+    /// Whether it leads.
     pub is_leader: bool,
     /// Highest index known committed.
     pub commit: LogIndex,
@@ -100,20 +101,21 @@ impl<S: StateMachine, C: StateMachine> HostOf<S, C> {
         open::remove_orphans(&node, named).await?;
         for (replica, state) in found {
             match state.shard {
-                CATALOG_SHARD => host.list_catalog(open::open(&node, replica, &state)?),
-                shard => host.list_shard(shard, open::open(&node, replica, &state)?),
+                CATALOG_SHARD => host.list_catalog(open::open(&node, replica, &state, true)?),
+                shard => host.list_shard(shard, open::open(&node, replica, &state, true)?),
             }
         }
         host.start_flushing();
         Ok(host)
     }
 
-    /// Creates the only replica of a new shard, with `initial` as its first state. On return: fsynced and serving. Does
-    /// nothing when the replica exists.
+    /// Creates a replica of a new shard, with `initial` as its first state. Every member of `membership` is created with the
+    /// same one. On return: fsynced and running. Does nothing when the replica exists.
     pub async fn create_replica(
         &self,
         shard: ShardId,
         replica: ReplicaId,
+        membership: &Membership,
         initial: KvBatch,
     ) -> base::Result<ReplicaHandle<S>> {
         assert_ne!(shard, CATALOG_SHARD, "the catalog's replica is created by create_catalog");
@@ -121,24 +123,30 @@ impl<S: StateMachine, C: StateMachine> HostOf<S, C> {
         if let Some(handle) = self.shard(shard).filter(|handle| handle.replica() == replica) {
             return Ok(handle);
         }
-        let opened = self.create_and_open(shard, replica, initial).await.map_err(|fault| self.fail(fault))?;
+        let opened = self
+            .create_and_open(shard, replica, membership, initial)
+            .await
+            .map_err(|fault| self.fail(fault))?;
         let handle = opened.handle.clone();
         self.list_shard(shard, opened);
         Ok(handle)
     }
 
-    /// Creates the only replica of the catalog. As [`HostOf::create_replica`].
+    /// Creates a replica of a new catalog. As [`HostOf::create_replica`].
     pub async fn create_catalog(
         &self,
         replica: ReplicaId,
+        membership: &Membership,
         initial: KvBatch,
     ) -> base::Result<ReplicaHandle<C>> {
         let _changing = self.inner.changing.lock().await;
         if let Some(handle) = self.catalog() {
             return Ok(handle);
         }
-        let opened =
-            self.create_and_open(CATALOG_SHARD, replica, initial).await.map_err(|fault| self.fail(fault))?;
+        let opened = self
+            .create_and_open(CATALOG_SHARD, replica, membership, initial)
+            .await
+            .map_err(|fault| self.fail(fault))?;
         let handle = opened.handle.clone();
         self.list_catalog(opened);
         Ok(handle)
@@ -161,6 +169,22 @@ impl<S: StateMachine, C: StateMachine> HostOf<S, C> {
             return Err(self.fail(fault));
         }
         open::remove(&self.inner.node, running.shared.name).await.map_err(|fault| self.fail(fault))
+    }
+
+    /// Ends the owner loop of a replica. Its data stays; requests that are under way get an error.
+    pub(crate) async fn stop_replica(&self, shard: ShardId) {
+        if shard == CATALOG_SHARD {
+            if let Some(running) = self.inner.catalog.load().as_ref() {
+                running.shared.stop();
+                running.shared.wait_stopped().await;
+            }
+            return;
+        }
+        let running = self.inner.shards.load().get(&shard).cloned();
+        if let Some(running) = running {
+            running.shared.stop();
+            running.shared.wait_stopped().await;
+        }
     }
 
     /// The replica of a shard on this node.
@@ -221,23 +245,25 @@ impl<S: StateMachine, C: StateMachine> HostOf<S, C> {
         &self,
         shard: ShardId,
         replica: ReplicaId,
+        membership: &Membership,
         initial: KvBatch,
     ) -> storage::Result<Opened<M>> {
         let node = &self.inner.node;
-        open::create(node, shard, replica, initial).await?;
+        let restarted = node.options.raft_log.state(replica)?.is_some();
+        open::create(node, shard, replica, membership, initial).await?;
         let state = node.options.raft_log.state(replica)?;
         let state =
             state.ok_or_else(|| Fault::corruption(format!("the new {replica} left no trace in the log")))?;
-        open::open(node, replica, &state)
+        open::open(node, replica, &state, restarted)
     }
 
-    fn list_shard(&self, shard: ShardId, opened: Opened<S>) {
+    pub(crate) fn list_shard(&self, shard: ShardId, opened: Opened<S>) {
         let mut shards = BTreeMap::clone(&self.inner.shards.load());
         shards.insert(shard, Running { handle: opened.handle, shared: opened.shared });
         self.inner.shards.store(Arc::new(shards));
     }
 
-    fn list_catalog(&self, opened: Opened<C>) {
+    pub(crate) fn list_catalog(&self, opened: Opened<C>) {
         let running = Running { handle: opened.handle, shared: opened.shared };
         self.inner.catalog.store(Arc::new(Some(running)));
     }
@@ -288,7 +314,7 @@ fn status<T>(shared: &Shared<T>) -> ReplicaStatus {
     ReplicaStatus {
         name: shared.name,
         term: Term(shared.term.get()),
-        is_leader: shared.lease.holds(),
+        is_leader: shared.known_leader() == Some(shared.name.replica),
         commit: shared.commit.index(),
         applied: shared.applied.index(),
     }

@@ -16,6 +16,10 @@
 //! 8. [`flush`]: from time to time the store is flushed, and then the owner loop compacts the Raft log up to what is
 //!    durable in the store.
 //!
+//! With peers: [`owner`]'s second half sends and receives through a [`transport`], proves from time to time that it leads
+//! ([`lease`]) and changes the [`membership`]; [`snapshot`] and [`install`] bring a replica to life on another node, or
+//! back to it. The server runs groups of one so far; tests run larger ones.
+//!
 //! Always holds: nothing is answered with success before it is durable on a majority; after a [`storage::Fault`] nothing
 //! is answered with success at all.
 
@@ -29,6 +33,7 @@ mod flush;
 mod group;
 mod handle;
 mod host;
+mod install;
 mod lease;
 mod log_store;
 pub mod machine;
@@ -40,6 +45,7 @@ pub mod overlay;
 mod owner;
 mod shard;
 mod shared;
+pub mod snapshot;
 pub mod spawn;
 pub mod trace;
 pub mod transport;
@@ -48,7 +54,9 @@ pub use catalog_machine::CatalogMachine;
 pub use fault::FaultLatch;
 pub use handle::{ReadView, ReplicaHandle};
 pub use host::{HostOf, ReplicaStatus};
+pub use install::SnapshotReceiver;
 pub use machine::{EvaluateContext, StateMachine};
+pub use membership::{MemberChange, Membership};
 pub use metrics::HostMetrics;
 pub use node::{CompactionPolicy, HostOptions};
 pub use shard::ShardMachine;

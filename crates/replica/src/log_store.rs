@@ -4,10 +4,11 @@
 //! one without a hole, and holds at least every entry that is not applied or not durable yet, so that the library never
 //! waits for the disk to hand out a committed entry. A fault of the disk closes the latch; the library is told "not now".
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use base::{LogIndex, ReplicaId, Term};
+use parking_lot::Mutex;
 use protobuf::ProtobufEnum;
 use raft::eraftpb::{ConfState, Entry, EntryType, HardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, StorageError};
@@ -27,6 +28,8 @@ pub(crate) struct LogStore {
     truncated: (LogIndex, Term),
     cache: VecDeque<Entry>,
     last: (LogIndex, Term),
+    /// Replicas that need entries which are compacted away.
+    behind: Mutex<BTreeSet<ReplicaId>>,
 }
 
 /// What [`LogStore::open`] needs to know.
@@ -54,6 +57,7 @@ impl LogStore {
             truncated,
             cache: VecDeque::new(),
             last: truncated,
+            behind: Mutex::default(),
         };
         let mut next = applied.next();
         while next <= last {
@@ -90,7 +94,8 @@ impl LogStore {
         }
     }
 
-    /// Forgets the cached copies of entries up to `index`, which are durable and applied.
+    /// Forgets the cached copies of entries up to `index`, which are durable and applied. Followers that still need them
+    /// are served from disk.
     pub(crate) fn evict(&mut self, index: LogIndex) {
         while self.cache.pop_front_if(|cached| cached.index <= index.get()).is_some() {}
         if self.cache.is_empty() {
@@ -103,6 +108,11 @@ impl LogStore {
         assert!(index > self.truncated.0, "compaction goes forward");
         self.truncated = (index, term);
         self.evict(index);
+    }
+
+    /// Replicas that asked for entries which are compacted away, since the last call.
+    pub(crate) fn take_behind(&mut self) -> BTreeSet<ReplicaId> {
+        std::mem::take(self.behind.get_mut())
     }
 
     /// The term of an entry that is kept, or of the last one that is not.
@@ -196,7 +206,9 @@ impl raft::Storage for LogStore {
         Ok(self.last.0.get())
     }
 
-    fn snapshot(&self, _request_index: u64, _to: u64) -> raft::Result<Snapshot> {
+    /// Snapshots do not pass through the library: notes who needs one.
+    fn snapshot(&self, _request_index: u64, to: u64) -> raft::Result<Snapshot> {
+        self.behind.lock().insert(ReplicaId(to));
         Err(raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable))
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use base::{Clock, Code, Entropy, Error, ReplicaId, ShardId};
+use base::{Clock, Code, Entropy, Error, NodeId, ReplicaId, ShardId};
 use storage::{LogBatch, LogWriter, RaftLog, Store};
 use tokio::sync::{Notify, oneshot};
 
@@ -17,6 +17,8 @@ use crate::transport::Transport;
 
 /// What a host is made of.
 pub struct HostOptions {
+    /// This node.
+    pub node: NodeId,
     /// Documents and index entries.
     pub store: Arc<dyn Store>,
     /// The node's Raft log, for reading.

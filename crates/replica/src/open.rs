@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use base::id::CATALOG_SHARD;
 use base::{Generation, HybridClock, LogIndex, ReplicaId, ShardId, Term};
-use raft::eraftpb::{ConfState, HardState};
+use raft::eraftpb::HardState;
 use storage::{Fault, KeyspaceName, KvBatch, LogBatch, ReplicaLogState, ReplicaWrites};
 
 use crate::entry;
@@ -18,14 +18,16 @@ use crate::log_store::{LogStore, LogStoreOptions};
 use crate::machine::StateMachine;
 use crate::membership::Membership;
 use crate::node::Node;
-use crate::owner::{Owner, OwnerOptions, mailbox};
+use crate::owner::peers::stored_membership;
+use crate::owner::{Owner, OwnerOptions, control, mailbox};
 use crate::shared::Shared;
+use crate::snapshot::SnapshotHeader;
 use crate::trace::Event;
 
 /// The initial state of a replica stands where the first entry of its log would: entries begin after it.
 const INITIAL_INDEX: LogIndex = LogIndex(1);
 const INITIAL_TERM: Term = Term(1);
-const FIRST_GENERATION: Generation = Generation(1);
+pub(crate) const FIRST_GENERATION: Generation = Generation(1);
 
 /// An opened replica, its owner loop running.
 pub(crate) struct Opened<M: StateMachine> {
@@ -38,6 +40,7 @@ pub(crate) async fn create(
     node: &Arc<Node>,
     shard: ShardId,
     replica: ReplicaId,
+    membership: &Membership,
     initial: KvBatch,
 ) -> storage::Result<()> {
     if node.options.raft_log.state(replica)?.is_some() {
@@ -58,10 +61,48 @@ pub(crate) async fn create(
         generation: FIRST_GENERATION,
         truncated_index: INITIAL_INDEX,
         truncated_term: INITIAL_TERM,
-        membership: Membership::sole_voter(replica).encode(),
+        membership: membership.encode(),
     };
     let writes = ReplicaWrites { state: Some(state), ..ReplicaWrites::default() };
     node.write_log(LogBatch { replicas: vec![(replica, writes)], node: Vec::new() }).await
+}
+
+/// Puts a snapshot in the place of whatever the replica had; its owner loop, if there was one, has ended. The keyspace
+/// `name` holds the snapshot's keys and values. On return: fsynced.
+pub(crate) async fn replace(
+    node: &Arc<Node>,
+    name: KeyspaceName,
+    header: &SnapshotHeader,
+) -> storage::Result<ReplicaLogState> {
+    let index = header.index;
+    node.blocking(move |store| {
+        store.apply(name, &KvBatch::default(), index)?;
+        store.flush()
+    })
+    .await?;
+    let before = node.options.raft_log.state(name.replica)?;
+    let (term, vote) = match &before {
+        // A vote is never forgotten within its term.
+        Some(before) if before.term >= header.term => (before.term, before.vote),
+        _ => (header.term, None),
+    };
+    let state = ReplicaLogState {
+        shard: name.shard,
+        term,
+        vote,
+        commit: index,
+        generation: name.generation,
+        truncated_index: index,
+        truncated_term: header.index_term,
+        membership: header.membership.clone(),
+    };
+    let writes = ReplicaWrites { clean: true, state: Some(state.clone()), ..ReplicaWrites::default() };
+    node.write_log(LogBatch { replicas: vec![(name.replica, writes)], node: Vec::new() }).await?;
+    if let Some(before) = before {
+        let old = KeyspaceName { generation: before.generation, ..name };
+        node.blocking(move |store| store.drop_keyspace(old)).await?;
+    }
+    Ok(state)
 }
 
 /// Removes a replica whose owner loop has ended. On return: gone for good.
@@ -98,9 +139,10 @@ pub(crate) fn open<M: StateMachine>(
     node: &Arc<Node>,
     replica: ReplicaId,
     state: &ReplicaLogState,
+    restarted: bool,
 ) -> storage::Result<Opened<M>> {
     let name = KeyspaceName { shard: state.shard, replica, generation: state.generation };
-    open_named(node, name, state)
+    open_named(node, name, state, restarted)
         .map_err(|fault| fault.context(format!("opening {replica} of {}", name.shard)))
 }
 
@@ -108,20 +150,26 @@ fn open_named<M: StateMachine>(
     node: &Arc<Node>,
     name: KeyspaceName,
     state: &ReplicaLogState,
+    restarted: bool,
 ) -> storage::Result<Opened<M>> {
-    let membership = Membership::decode(&state.membership)?;
     let range = check_meeting(node, name, state)?;
     let commit = state.commit.max(range.applied);
+    let view = node.options.store.view(name)?;
+    let logged = Membership::decode(&state.membership)?;
+    let stored = stored_membership(view.as_ref())?;
+    let membership = Membership { last_timestamp: logged.last_timestamp, ..stored.unwrap_or(logged) };
     let log = open_log(node, name.replica, state, &membership, &range, commit)?;
     let clock =
         HybridClock::starting_above(newest_timestamp(node, name.replica, state, &membership, &range)?);
-    let group = Group::new(name.replica, log, range.applied)?;
-    let view = node.options.store.view(name)?;
+    let silent = restarted && membership.voters != [name.replica];
+    let group = Group::new(name.replica, log, range.applied, silent, node.options.entropy.as_ref())?;
     let published = M::load_state(view.as_ref())?;
-    let shared = Arc::new(Shared::new(name, commit, range.applied, state.term, published));
+    let shared =
+        Arc::new(Shared::new(name, commit, range.applied, state.term, membership.clone(), published));
     let Range { applied, last } = range;
     node.trace(name.replica, || Event::Opened { term: state.term, commit, applied, last });
     let (sender, mailbox) = mailbox::<M>();
+    let (controls, control) = control();
     let owner = Owner::new(OwnerOptions {
         node: node.clone(),
         shared: shared.clone(),
@@ -129,9 +177,10 @@ fn open_named<M: StateMachine>(
         clock,
         membership,
         mailbox,
+        control,
     });
     node.options.spawner.spawn(Box::pin(owner.run()));
-    Ok(Opened { handle: ReplicaHandle::new(node.clone(), shared.clone(), sender), shared })
+    Ok(Opened { handle: ReplicaHandle::new(node.clone(), shared.clone(), sender, controls), shared })
 }
 
 /// How far the store is, and how far the log reaches.
@@ -176,18 +225,13 @@ fn open_log(
     range: &Range,
     commit: LogIndex,
 ) -> storage::Result<LogStore> {
-    let ids = |replicas: &[ReplicaId]| replicas.iter().map(|replica| replica.get()).collect::<Vec<_>>();
     let hard_state = HardState {
         term: state.term.get(),
         vote: state.vote.map_or(raft::INVALID_ID, ReplicaId::get),
         commit: commit.get(),
         ..HardState::default()
     };
-    let conf_state = ConfState {
-        voters: ids(&membership.voters),
-        learners: ids(&membership.learners),
-        ..ConfState::default()
-    };
+    let conf_state = membership.conf_state();
     LogStore::open(LogStoreOptions {
         replica,
         raft_log: node.options.raft_log.clone(),

@@ -6,6 +6,8 @@
 //! was evaluated; nothing is evaluated before the first entry of the leader's own term is applied; bytes proposed and not
 //! applied stay below a limit (plus one turn).
 
+pub(crate) mod peers;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,17 +15,18 @@ use std::time::Duration;
 
 use base::limits::{ENTRY_BYTES_MAX, MAILBOX_REQUESTS_MAX, SHARD_IN_FLIGHT_BYTES_MAX};
 use base::{Code, Error, Generation, HybridClock, LogIndex, ShardId, Term};
-use raft::eraftpb::Entry;
+use raft::eraftpb::{Entry, EntryType};
 use storage::{Fault, KvBatch, LogBatch, ReplicaLogState, ReplicaWrites};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval_at};
 
-use crate::apply::Applier;
+use self::peers::{HandedOver, Unproven};
+use crate::apply::{Applier, Change, Committed};
 #[cfg(feature = "bugs")]
 use crate::bugs::Bug;
 use crate::entry::{self, EntryBuilder};
 use crate::group::{Group, Logging, TICK_MS, Work};
-use crate::handle::{Answer, Answers, Request};
+use crate::handle::{Answer, Answers, Control, Request};
 use crate::machine::{EvaluateContext, StateMachine};
 use crate::membership::Membership;
 use crate::metrics::count;
@@ -36,6 +39,8 @@ use crate::trace::Event;
 const TURN_COMMANDS_MAX: usize = 1_024;
 /// Bytes from which an entry takes no further command. One command's changes stay below the other half.
 const ENTRY_BYTES_WANTED: usize = ENTRY_BYTES_MAX / 2;
+/// Messages of peers that wait for one replica, at most.
+const CONTROLS_MAX: usize = 1_024;
 /// Time between two commands that a leader gives itself, in milliseconds.
 const UPKEEP_INTERVAL_MS: u64 = 60_000;
 /// The first byte of retry records' keys, for the bug that loses them.
@@ -51,7 +56,12 @@ pub(crate) struct Owner<M: StateMachine> {
     machine: M,
     group: Group,
     clock: HybridClock,
+    /// As of what is committed.
     membership: Membership,
+    /// As of what is applied.
+    applied_membership: Membership,
+    /// Committed changes that are not applied, with what they lead to.
+    unapplied_memberships: VecDeque<(LogIndex, Membership)>,
     overlay: Overlay,
     leading: Option<Leading>,
     /// Answers that wait for an index to be committed, in log order.
@@ -64,6 +74,17 @@ pub(crate) struct Owner<M: StateMachine> {
     applied: LogIndex,
     mailbox: mpsc::Receiver<Request<M>>,
     inbox: Vec<Request<M>>,
+    /// Answers that wrote nothing and wait for a proof that this replica leads.
+    unproven: Vec<Unproven<M::Reply>>,
+    /// Changes of the membership that are proposed, and whoever waits for them.
+    changing: Vec<(LogIndex, Answer<LogIndex>)>,
+    /// What peers send and administrators ask.
+    control: mpsc::Receiver<Control>,
+    controls: Vec<Control>,
+    ticks: u64,
+    leaderless_ticks: u64,
+    stopping_ticks: u64,
+    handed_over: HandedOver,
 }
 
 /// What [`Owner::new`] needs.
@@ -74,6 +95,7 @@ pub(crate) struct OwnerOptions<M: StateMachine> {
     pub(crate) clock: HybridClock,
     pub(crate) membership: Membership,
     pub(crate) mailbox: mpsc::Receiver<Request<M>>,
+    pub(crate) control: mpsc::Receiver<Control>,
 }
 
 /// A term that this replica leads.
@@ -90,6 +112,11 @@ struct Waiting<R> {
     answers: Answers<R>,
 }
 
+/// Where peers' messages wait for a new owner loop. One that finds it full is dropped.
+pub(crate) fn control() -> (mpsc::Sender<Control>, mpsc::Receiver<Control>) {
+    mpsc::channel(CONTROLS_MAX)
+}
+
 /// The mailbox of a new owner loop.
 pub(crate) fn mailbox<M: StateMachine>() -> (mpsc::Sender<Request<M>>, mpsc::Receiver<Request<M>>) {
     mpsc::channel(MAILBOX_REQUESTS_MAX)
@@ -97,7 +124,7 @@ pub(crate) fn mailbox<M: StateMachine>() -> (mpsc::Sender<Request<M>>, mpsc::Rec
 
 impl<M: StateMachine> Owner<M> {
     pub(crate) fn new(options: OwnerOptions<M>) -> Owner<M> {
-        let OwnerOptions { node, shared, group, clock, membership, mailbox } = options;
+        let OwnerOptions { node, shared, group, clock, membership, mailbox, control } = options;
         Owner {
             applier: Arc::new(Applier::new(node.clone(), shared.clone())),
             applied: shared.applied.index(),
@@ -106,6 +133,8 @@ impl<M: StateMachine> Owner<M> {
             machine: M::default(),
             group,
             clock,
+            applied_membership: membership.clone(),
+            unapplied_memberships: VecDeque::new(),
             membership,
             overlay: Overlay::default(),
             leading: None,
@@ -115,6 +144,14 @@ impl<M: StateMachine> Owner<M> {
             log_bytes: 0,
             mailbox,
             inbox: Vec::new(),
+            unproven: Vec::new(),
+            changing: Vec::new(),
+            control,
+            controls: Vec::new(),
+            ticks: 0,
+            leaderless_ticks: 0,
+            stopping_ticks: 0,
+            handed_over: None,
         }
     }
 
@@ -152,7 +189,8 @@ impl<M: StateMachine> Owner<M> {
                         self.shared.stopping.store(true, Ordering::SeqCst);
                     }
                 }
-                _ = ticks.tick(), if ticking => self.group.tick(self.node.options.entropy.as_ref()),
+                _ = self.control.recv_many(&mut self.controls, CONTROLS_MAX) => {}
+                _ = ticks.tick(), if ticking => self.tick(),
                 _ = upkeep.tick() => self.queue_upkeep(),
             }
             if accepts && !self.inbox.is_empty() {
@@ -180,11 +218,14 @@ impl<M: StateMachine> Owner<M> {
         }
         if self.shared.stopping.load(Ordering::SeqCst) {
             self.refuse_all(&self.node.refusal(self.shard()));
+            self.hand_over();
         }
         self.note_applied();
         self.note_logged()?;
+        self.take_controls();
+        self.prove_if_wanted();
         self.drive()?;
-        if self.group.other_leader().is_some() {
+        if self.group.other_leader().is_some() || self.is_leaderless() {
             self.refuse_inbox(&Error::new(Code::NOT_WRITABLE_PRIMARY, "this replica is not the primary"));
         }
         if !self.inbox.is_empty() && self.may_evaluate() {
@@ -202,11 +243,13 @@ impl<M: StateMachine> Owner<M> {
             return;
         }
         self.applied = applied;
+        self.note_membership_applied(applied);
         self.overlay.remove_applied(applied);
         while let Some((_, bytes)) = self.in_flight.pop_front_if(|(index, _)| *index <= applied) {
             self.in_flight_bytes -= bytes;
         }
         self.group.applied(applied);
+        // The library hands out as committed only what is durable here, so all of it can be read back.
         self.group.log_mut().evict(applied);
     }
 
@@ -223,11 +266,13 @@ impl<M: StateMachine> Owner<M> {
         self.handle(work)
     }
 
-    fn handle(&mut self, work: Work) -> storage::Result<()> {
+    fn handle(&mut self, mut work: Work) -> storage::Result<()> {
         self.note_role();
         if !work.messages.is_empty() {
-            self.node.options.transport.send(self.shard(), work.messages);
+            self.send_messages(std::mem::take(&mut work.messages));
         }
+        self.send_snapshots(&work)?;
+        self.note_proofs(&work);
         if let Some(logging) = work.logging {
             self.log(logging);
         }
@@ -241,6 +286,7 @@ impl<M: StateMachine> Owner<M> {
     fn note_role(&mut self) {
         let term = self.group.term();
         self.shared.term.raise(term.get());
+        self.publish_leader();
         if self.leading.as_ref().is_some_and(|leading| self.group.leads() && leading.term == term) {
             return;
         }
@@ -255,6 +301,7 @@ impl<M: StateMachine> Owner<M> {
             for (answer, _) in self.waiting.drain(..).flat_map(|waiting| waiting.answers) {
                 send(answer, Err(error.clone()));
             }
+            self.drop_unproven(&error);
         }
         if self.group.leads() {
             let first = self.group.last_index();
@@ -311,7 +358,7 @@ impl<M: StateMachine> Owner<M> {
             generation: self.generation(),
             truncated_index,
             truncated_term,
-            membership: self.membership.encode(),
+            membership: self.applied_membership.encode(),
         }
     }
 
@@ -319,19 +366,30 @@ impl<M: StateMachine> Owner<M> {
     fn commit(&mut self, entries: Vec<Entry>) -> storage::Result<()> {
         let Some(index) = entries.last().map(|entry| LogIndex(entry.index)) else { return Ok(()) };
         let own_term = self.leading.as_ref().map(|leading| leading.term);
-        for entry in
-            entries.iter().filter(|entry| Some(Term(entry.term)) != own_term && !entry.data.is_empty())
-        {
-            self.clock.observe(entry::check_header(&entry.data)?);
-        }
         self.shared.commit.raise(index.get());
         self.trace(|| Event::Committed { index });
-        self.applier.submit(entries.into_iter().map(|entry| (LogIndex(entry.index), entry.data)).collect());
+        let mut committed = Vec::with_capacity(entries.len());
+        for entry in entries {
+            let index = LogIndex(entry.index);
+            let change = match entry.entry_type {
+                EntryType::EntryNormal => {
+                    if Some(Term(entry.term)) != own_term && !entry.data.is_empty() {
+                        self.clock.observe(entry::check_header(&entry.data)?);
+                    }
+                    Change::Data(entry.data)
+                }
+                EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => self.apply_change(&entry)?,
+            };
+            committed.push(Committed { index, change });
+        }
+        self.applier.submit(committed);
+        self.answer_changes(index);
         if self.leading.as_ref().is_some_and(|leading| index >= leading.from) && self.group.is_sole_voter() {
             self.shared.lease.grant_to_sole_voter();
             self.shared.readers.notify_waiters();
         }
         self.answer_committed(index);
+        self.answer_proved();
         Ok(())
     }
 
@@ -365,6 +423,7 @@ impl<M: StateMachine> Owner<M> {
         // Taken after the applied index was read: whatever left the overlay is in the view.
         let view = self.node.options.store.view(self.shared.name)?;
         self.begin_evaluating(view.as_ref())?;
+        let leased = self.holds_lease();
         let mut draft = Draft::default();
         let mut requests = std::mem::take(&mut self.inbox).into_iter();
         while !self.is_throttled() && self.is_evaluating() {
@@ -374,6 +433,10 @@ impl<M: StateMachine> Owner<M> {
             count(&self.node.metrics.commands_evaluated, 1);
             if reply.is_err() {
                 batch.ops.clear();
+            }
+            if batch.is_empty() && !leased {
+                draft.unproven.push((request.answer, reply));
+                continue;
             }
             if !batch.is_empty() {
                 self.overlay.add(self.group.last_index().next(), &batch);
@@ -428,7 +491,7 @@ impl<M: StateMachine> Owner<M> {
 
     /// Proposes what was evaluated. Answers that wrote nothing wait for whatever they were evaluated against.
     fn propose(&mut self, draft: Draft<M::Reply>) -> storage::Result<()> {
-        let Draft { mut entry, commands, answers } = draft;
+        let Draft { mut entry, commands, mut answers, unproven } = draft;
         let mut together = KvBatch::default();
         self.machine.complete(&mut together);
         if !together.is_empty() {
@@ -437,12 +500,14 @@ impl<M: StateMachine> Owner<M> {
         }
         if entry.is_empty() {
             self.answer_after(self.group.last_index(), answers);
+            self.answer_after_proof(unproven);
             return Ok(());
         }
         let timestamp = self.clock.last();
         let data = entry.finish(timestamp);
         let bytes = data.len();
         let Some(index) = self.group.propose(data) else {
+            answers.extend(unproven);
             self.drop_proposal(answers);
             return Ok(());
         };
@@ -454,7 +519,18 @@ impl<M: StateMachine> Owner<M> {
         count(&metrics.commands_proposed, commands);
         count(&metrics.bytes_proposed, bytes);
         self.answer_after(index, answers);
+        self.answer_after_proof(unproven);
         Ok(())
+    }
+
+    /// Answers that wrote nothing wait for a proof that this replica led when they were evaluated.
+    fn answer_after_proof(&mut self, answers: Answers<M::Reply>) {
+        if answers.is_empty() {
+            return;
+        }
+        let since = self.node.options.clock.monotonic();
+        self.unproven.push(Unproven { since, index: self.group.last_index(), answers });
+        self.group.prove(since);
     }
 
     fn answer_after(&mut self, index: LogIndex, answers: Answers<M::Reply>) {
@@ -467,7 +543,7 @@ impl<M: StateMachine> Owner<M> {
             self.answer_committed(index);
         }
         let commit = self.shared.commit.index();
-        if commit >= index && self.shared.lease.holds() {
+        if commit >= index && self.holds_lease() {
             self.answer_committed(commit);
         }
     }
@@ -515,7 +591,7 @@ impl<M: StateMachine> Owner<M> {
         let term =
             self.group.log().term_of(durable)?.expect("an applied entry is in the log until it is compacted");
         self.group.log_mut().compact(durable, term);
-        self.membership.last_timestamp = self.clock.last();
+        self.applied_membership.last_timestamp = self.clock.last();
         self.log_bytes = self.in_flight_bytes;
         let state = Some(self.log_state());
         let writes = ReplicaWrites { state, compact_to: Some(durable), ..ReplicaWrites::default() };
@@ -529,7 +605,8 @@ impl<M: StateMachine> Owner<M> {
 
     fn accepts(&self) -> bool {
         let stopping = self.shared.stopping.load(Ordering::SeqCst);
-        !stopping && self.inbox.is_empty() && (self.may_evaluate() || self.group.other_leader().is_some())
+        let refuses = self.group.other_leader().is_some() || self.is_leaderless();
+        !stopping && self.inbox.is_empty() && (self.may_evaluate() || refuses)
     }
 
     fn needs_ticks(&self) -> bool {
@@ -538,7 +615,7 @@ impl<M: StateMachine> Owner<M> {
 
     fn is_finished(&self) -> bool {
         self.shared.stopping.load(Ordering::SeqCst)
-            && self.waiting.is_empty()
+            && (self.waiting.is_empty() && !self.may_hand_over() || self.has_waited_to_stop())
             && self.group.is_idle()
             && self.applied >= self.group.commit()
     }
@@ -592,11 +669,13 @@ struct Draft<R> {
     entry: EntryBuilder,
     commands: usize,
     answers: Answers<R>,
+    /// Answers that wrote nothing and were evaluated without a lease.
+    unproven: Answers<R>,
 }
 
 impl<R> Default for Draft<R> {
     fn default() -> Draft<R> {
-        Draft { entry: EntryBuilder::default(), commands: 0, answers: Vec::new() }
+        Draft { entry: EntryBuilder::default(), commands: 0, answers: Vec::new(), unproven: Vec::new() }
     }
 }
 

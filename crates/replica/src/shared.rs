@@ -4,15 +4,18 @@
 //! writer's callback writes `logged`. Always holds: `commit` is published before a write is answered, and a reader that
 //! finds `applied` at or above the `commit` it saw gets a view that contains every write answered before.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
-use base::{LogIndex, Term};
+use base::{LogIndex, ReplicaId, Term};
+use parking_lot::Mutex;
 use storage::KeyspaceName;
 use tokio::sync::Notify;
 
 use crate::lease::Lease;
+use crate::membership::Membership;
 
 /// A number that one side raises and others read.
 #[derive(Debug, Default)]
@@ -50,8 +53,19 @@ pub(crate) struct Shared<S> {
     pub(crate) durable: Mark,
     /// Current term.
     pub(crate) term: Mark,
-    /// Whether reads may be answered here.
+    /// Until when reads may be answered here.
     pub(crate) lease: Lease,
+    /// One more than when the newest round of messages was sent that proved that this replica led, in nanoseconds of the
+    /// node's monotonic clock; 0 for none. A read that began before needs no lease.
+    pub(crate) proved_ns: Mark,
+    /// Whether a reader waits for such a proof.
+    pub(crate) proof_wanted: AtomicBool,
+    /// The replica that leads as far as is known here; 0 for none.
+    pub(crate) leader: AtomicU64,
+    /// Who belongs to the group, as of what is committed here.
+    pub(crate) membership: ArcSwap<Membership>,
+    /// Replicas that a snapshot is being sent to.
+    pub(crate) sending: Mutex<BTreeSet<ReplicaId>>,
     /// Whether the store has applied something since it was last flushed.
     pub(crate) unflushed: AtomicBool,
     /// Whether the Raft log asks to be compacted whatever its size.
@@ -78,6 +92,7 @@ impl<S> Shared<S> {
         commit: LogIndex,
         applied: LogIndex,
         term: Term,
+        membership: Membership,
         state: S,
     ) -> Shared<S> {
         Shared {
@@ -88,6 +103,11 @@ impl<S> Shared<S> {
             durable: Mark::default(),
             term: Mark::new(term.get()),
             lease: Lease::default(),
+            proved_ns: Mark::default(),
+            proof_wanted: AtomicBool::new(false),
+            leader: AtomicU64::new(0),
+            membership: ArcSwap::from_pointee(membership),
+            sending: Mutex::default(),
             unflushed: AtomicBool::new(true),
             compaction_wanted: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
@@ -103,6 +123,11 @@ impl<S> Shared<S> {
     /// The published state.
     pub(crate) fn state(&self) -> Arc<S> {
         self.state.load_full()
+    }
+
+    /// The replica that leads, as far as is known here.
+    pub(crate) fn known_leader(&self) -> Option<ReplicaId> {
+        Some(self.leader.load(Ordering::SeqCst)).filter(|&leader| leader != 0).map(ReplicaId)
     }
 
     /// Changes the store and the published state so that [`Shared::read_together`] sees both or none.

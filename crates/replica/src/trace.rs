@@ -5,6 +5,9 @@
 use std::fmt;
 
 use base::{LogIndex, ReplicaId, Term, Timestamp};
+use raft::eraftpb::{Message, MessageType};
+
+use crate::membership::Membership;
 
 /// Receives events in the order in which they happen on each replica.
 pub trait TraceSink: Send + Sync + 'static {
@@ -38,8 +41,55 @@ pub enum Event {
     Applied { first: LogIndex, last: LogIndex, changes: usize },
     /// Dropped entries up to `index` from the Raft log; the store has them durably.
     Compacted { index: LogIndex },
+    /// Sent a message to a peer.
+    Sent { to: ReplicaId, message: String },
+    /// Received a message from a peer.
+    Received { from: ReplicaId, message: String },
+    /// Began to answer reads by itself: a quorum acknowledged a proof that it leads.
+    Leased { term: Term },
+    /// Has a new membership.
+    Changed { membership: Membership },
+    /// Hands its role over.
+    HandsOver { to: ReplicaId },
+    /// Offers a snapshot to a replica that needs entries which are compacted away.
+    Offers { to: ReplicaId, index: LogIndex },
     /// Stopped.
     Stopped,
+}
+
+impl Event {
+    pub(crate) fn sent(message: &Message) -> Event {
+        Event::Sent { to: ReplicaId(message.to), message: describe(message) }
+    }
+
+    pub(crate) fn received(message: &Message) -> Event {
+        Event::Received { from: ReplicaId(message.from), message: describe(message) }
+    }
+}
+
+/// A message in the words of the Raft paper.
+fn describe(message: &Message) -> String {
+    let Message { term, index, log_term, commit, reject, .. } = message;
+    let answer = if *reject { "no" } else { "yes" };
+    match message.get_msg_type() {
+        MessageType::MsgAppend => {
+            let entries =
+                message.entries.iter().map(|entry| format!(" x{}", entry.index)).collect::<String>();
+            format!("t{term} append after x{index} of t{log_term}:{entries} (commit x{commit})")
+        }
+        MessageType::MsgAppendResponse if *reject => {
+            format!("t{term} refuses x{index}, has x{}", message.reject_hint)
+        }
+        MessageType::MsgAppendResponse => format!("t{term} has up to x{index}"),
+        MessageType::MsgHeartbeat => format!("t{term} heartbeat (commit x{commit})"),
+        MessageType::MsgHeartbeatResponse => format!("t{term} heartbeat seen"),
+        MessageType::MsgRequestPreVote => format!("t{term} would you vote? (last x{index} of t{log_term})"),
+        MessageType::MsgRequestPreVoteResponse => format!("t{term} would vote: {answer}"),
+        MessageType::MsgRequestVote => format!("t{term} vote? (last x{index} of t{log_term})"),
+        MessageType::MsgRequestVoteResponse => format!("t{term} votes: {answer}"),
+        MessageType::MsgTimeoutNow => format!("t{term} campaign now"),
+        other => format!("t{term} {other:?}"),
+    }
 }
 
 impl fmt::Display for Event {
@@ -68,6 +118,21 @@ impl fmt::Display for Event {
                 write!(f, "applied {first}..={last}, {changes} changes")
             }
             Event::Compacted { index } => write!(f, "compacted to {index}"),
+            Event::Sent { to, message } => write!(f, "-> {to}: {message}"),
+            Event::Received { from, message } => write!(f, "<- {from}: {message}"),
+            Event::Leased { term } => write!(f, "has a lease in {term}"),
+            Event::Changed { membership } => {
+                write!(f, "voters {:?}", membership.voters)?;
+                if membership.is_joint() {
+                    write!(f, " and until then {:?}", membership.voters_outgoing)?;
+                }
+                match membership.learners.is_empty() {
+                    true => Ok(()),
+                    false => write!(f, ", learners {:?}", membership.learners),
+                }
+            }
+            Event::HandsOver { to } => write!(f, "hands over to {to}"),
+            Event::Offers { to, index } => write!(f, "offers {to} a snapshot at {index}"),
             Event::Stopped => write!(f, "stopped"),
         }
     }

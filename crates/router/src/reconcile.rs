@@ -10,6 +10,7 @@ use base::id::CATALOG_SHARD;
 use base::{Result, ShardId};
 use catalog::{CollectionRecord, CollectionState, Command, IndexState};
 use query::state::ShardState;
+use replica::Membership;
 
 use crate::Router;
 
@@ -41,7 +42,11 @@ impl Router {
                 let mut state = ShardState::new(record.id, record.shard_map.epoch);
                 state.hash_range =
                     query::state::HashRange { first: placement.first_hash(), last: placement.last_hash() };
-                self.host.create_replica(placement.shard, mine.replica, state.initial_batch()).await?;
+                let voters = placement.replicas.iter().map(|replica| (replica.replica, replica.node));
+                let membership = Membership::of_voters(voters);
+                self.host
+                    .create_replica(placement.shard, mine.replica, &membership, state.initial_batch())
+                    .await?;
             }
         }
         Ok(())

@@ -9,7 +9,7 @@ use bson::{Bson, Document, doc};
 use catalog::command::NewIndex;
 use catalog::{Command, KeyDirection};
 use document::DocBuf;
-use replica::{CompactionPolicy, Host, HostOptions, NoPeers, ThreadSpawner};
+use replica::{CompactionPolicy, Host, HostOptions, Membership, NoPeers, ThreadSpawner};
 use router::command::{
     AggregateCommand, CountCommand, CreateIndexesCommand, CursorReply, DeleteCommand, DeleteStatement,
     ExplainCommand, FindAndModifyAction, FindAndModifyCommand, FindCommand, GetMoreCommand, IndexRequest,
@@ -56,6 +56,7 @@ impl Node {
         let log = Arc::new(log);
         let spawner = ThreadSpawner::new(tokio::runtime::Handle::current(), 1).expect("a thread starts");
         let options = HostOptions {
+            node: NodeId(1),
             store: Arc::new(store),
             raft_log: log.clone(),
             log_writer: Arc::new(MemoryLogWriter::new(log)),
@@ -70,7 +71,13 @@ impl Node {
         let catalog = match host.catalog() {
             Some(catalog) => catalog,
             None => {
-                let created = host.create_catalog(ReplicaId(1), Default::default()).await;
+                let created = host
+                    .create_catalog(
+                        ReplicaId(1),
+                        &Membership::sole_voter(ReplicaId(1), NodeId(1)),
+                        Default::default(),
+                    )
+                    .await;
                 created.expect("the catalog starts")
             }
         };

@@ -11,7 +11,7 @@ use std::time::Duration;
 use base::id::CATALOG_SHARD;
 use base::{Clock, Entropy, NodeId, ReplicaId};
 use catalog::{Command, NodeRecord};
-use replica::{CatalogHandle, CompactionPolicy, Host, HostOptions, NoPeers, ThreadSpawner};
+use replica::{CatalogHandle, CompactionPolicy, Host, HostOptions, Membership, NoPeers, ThreadSpawner};
 use router::{Router, RouterOptions};
 use storage::{
     DataDirectory, EngineRaftLog, FjallStore, GroupCommitOptions, GroupCommitWriter, Identity, LogOptions,
@@ -165,6 +165,7 @@ async fn start_host(
     let spawner = ThreadSpawner::new(tokio::runtime::Handle::current(), APPLY_THREADS)
         .map_err(|error| Failure::Start(format!("cannot start threads: {error}")))?;
     let options = HostOptions {
+        node: FIRST_NODE,
         store: engines.store.clone(),
         raft_log: engines.raft_log.clone(),
         log_writer: engines.writer.clone(),
@@ -183,8 +184,11 @@ async fn open_catalog(host: &Host) -> Result<CatalogHandle, Failure> {
     if let Some(catalog) = host.catalog() {
         return Ok(catalog);
     }
+    let membership = Membership::sole_voter(CATALOG_REPLICA, FIRST_NODE);
     info!(shard = %CATALOG_SHARD, "creating the catalog");
-    host.create_catalog(CATALOG_REPLICA, storage::KvBatch::default()).await.map_err(start_failure)
+    host.create_catalog(CATALOG_REPLICA, &membership, storage::KvBatch::default())
+        .await
+        .map_err(start_failure)
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {

@@ -19,7 +19,7 @@ use query::evaluate::{
 };
 
 use crate::history::{RegisterAction, RegisterOp};
-use crate::node::{EPOCH, SHARD, initial_state};
+use crate::node::{EPOCH, SHARD, initial_state, sole_voter};
 use crate::register::OPERATIONS_MAX;
 use crate::world::World;
 
@@ -198,7 +198,8 @@ impl Client {
                 continue;
             };
             let batch = initial_state().initial_batch();
-            let written = match process.host.create_replica(shard, replica, batch).await {
+            let written = match process.host.create_replica(shard, replica, &sole_voter(replica), batch).await
+            {
                 Ok(handle) => handle.write(write.clone()).await,
                 Err(error) => Err(error),
             };

@@ -7,14 +7,14 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use base::{CollectionId, Epoch, IndexId, ReplicaId, ShardId};
+use base::{CollectionId, Epoch, IndexId, NodeId, ReplicaId, ShardId};
 use catalog::{IndexSpec, KeyDirection};
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use query::state::{IndexStatus, ShardIndex, ShardState};
 use replica::spawn::{Spawner, Work};
 use replica::trace::{Event, TraceSink};
-use replica::{CompactionPolicy, Host, HostOptions, NoPeers};
+use replica::{CompactionPolicy, Host, HostOptions, Membership, NoPeers};
 use storage::memory::MemoryRaftLog;
 use storage::{Fault, KvBatch, LogBatch, LogWriter, WriteDone};
 use tokio::sync::Notify;
@@ -29,6 +29,8 @@ pub(crate) const SHARD: ShardId = ShardId(100);
 pub(crate) const REPLICA: ReplicaId = ReplicaId(100);
 /// The catalog's replica.
 pub(crate) const CATALOG_REPLICA: ReplicaId = ReplicaId(1);
+/// The only node.
+pub(crate) const NODE: NodeId = NodeId(1);
 /// The shard map's version.
 pub(crate) const EPOCH: Epoch = Epoch(1);
 
@@ -76,6 +78,7 @@ impl Process {
         #[cfg(not(feature = "bugs"))]
         let _ = options;
         let started = Host::start(HostOptions {
+            node: NODE,
             store: Arc::new(store),
             raft_log: Arc::new(log),
             log_writer: machinery.clone(),
@@ -102,13 +105,18 @@ impl Process {
         let host = self.host.clone();
         self.machinery.spawn(Box::pin(async move {
             if host.catalog().is_none()
-                && host.create_catalog(CATALOG_REPLICA, KvBatch::default()).await.is_err()
+                && host
+                    .create_catalog(CATALOG_REPLICA, &sole_voter(CATALOG_REPLICA), KvBatch::default())
+                    .await
+                    .is_err()
             {
                 return;
             }
             if host.shard(SHARD).is_none() {
                 // A fault ends the process, which whoever runs it notices.
-                let _ = host.create_replica(SHARD, REPLICA, initial_state().initial_batch()).await;
+                let _ = host
+                    .create_replica(SHARD, REPLICA, &sole_voter(REPLICA), initial_state().initial_batch())
+                    .await;
             }
         }));
     }
@@ -122,6 +130,11 @@ impl Process {
     pub(crate) fn end(&self) {
         self.machinery.end();
     }
+}
+
+/// The membership of a group on the only node.
+pub(crate) fn sole_voter(replica: ReplicaId) -> Membership {
+    Membership::sole_voter(replica, NODE)
 }
 
 /// The shard's first state: an index that documents share values in, and a unique one.

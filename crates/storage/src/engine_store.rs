@@ -31,7 +31,7 @@ use self::journals::JournalFiles;
 use self::maintenance::Maintenance;
 use self::view::EngineView;
 use crate::fault::FaultKind;
-use crate::store::{check_keys, no_keyspace, not_ascending};
+use crate::store::{check_keys, no_keyspace, not_ascending, not_empty};
 use crate::{Fault, KeyspaceName, KvBatch, KvOp, Result, Store, View, codec};
 
 /// Key of the applied index in every keyspace. Keys of users never start with a zero byte.
@@ -178,16 +178,25 @@ impl Store for FjallStore {
         if applied <= before {
             return Err(not_ascending(name, before, applied));
         }
-        let mut writes = fjall::OwnedWriteBatch::with_capacity(shared.db.clone(), batch.ops.len() + 1);
-        for op in &batch.ops {
-            match op {
-                KvOp::Put { key, value } => writes.insert(&keyspace.tree, key.clone(), value.clone()),
-                KvOp::Delete { key } => writes.remove(&keyspace.tree, key.clone()),
-            }
-        }
+        let mut writes = shared.writes(&keyspace, batch);
         writes.insert(&keyspace.tree, APPLIED_KEY, codec::seal(&applied.get().to_le_bytes()));
         shared.checked(|| writes.commit())?;
         keyspace.applied.store(applied.get(), Ordering::Release);
+        drop(applying);
+        shared.note_applied(batch.size_bytes() as u64);
+        Ok(())
+    }
+
+    fn fill(&self, name: KeyspaceName, batch: &KvBatch) -> Result<()> {
+        check_keys(name, batch)?;
+        let shared = &self.shared;
+        let keyspace = shared.get(name)?;
+        let applying = keyspace.applying.lock();
+        if keyspace.applied() > LogIndex(0) {
+            return Err(not_empty(name, keyspace.applied()));
+        }
+        let writes = shared.writes(&keyspace, batch);
+        shared.checked(|| writes.commit())?;
         drop(applying);
         shared.note_applied(batch.size_bytes() as u64);
         Ok(())
@@ -242,6 +251,18 @@ impl Shared {
         let keyspaces = self.keyspaces.read();
         let keyspace = keyspaces.get(&name).ok_or_else(|| no_keyspace(name))?;
         keyspace.damage.clone().map_or_else(|| Ok(keyspace.clone()), Err)
+    }
+
+    /// A batch in the engine's form, with room for one more change.
+    fn writes(&self, keyspace: &Keyspace, batch: &KvBatch) -> fjall::OwnedWriteBatch {
+        let mut writes = fjall::OwnedWriteBatch::with_capacity(self.db.clone(), batch.ops.len() + 1);
+        for op in &batch.ops {
+            match op {
+                KvOp::Put { key, value } => writes.insert(&keyspace.tree, key.clone(), value.clone()),
+                KvOp::Delete { key } => writes.remove(&keyspace.tree, key.clone()),
+            }
+        }
+        writes
     }
 
     /// Makes durable what was applied before the call, and writes the note that says so.

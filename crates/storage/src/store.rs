@@ -50,6 +50,10 @@ pub trait Store: Send + Sync + 'static {
     /// keyspace does not exist or `applied` does not exceed its applied index.
     fn apply(&self, name: KeyspaceName, batch: &KvBatch, applied: LogIndex) -> Result<()>;
 
+    /// Puts a batch into a keyspace that nothing was applied to yet, and leaves its applied index at 0: a snapshot on its
+    /// way. Not fsynced. Faults when the keyspace does not exist or has an applied index.
+    fn fill(&self, name: KeyspaceName, batch: &KvBatch) -> Result<()>;
+
     /// The applied index as views see it; index 0 for a keyspace nothing was applied to.
     fn applied_index(&self, name: KeyspaceName) -> Result<LogIndex>;
 
@@ -101,6 +105,10 @@ pub(crate) fn check_keys(name: KeyspaceName, batch: &KvBatch) -> Result<()> {
 
 pub(crate) fn no_keyspace(name: KeyspaceName) -> Fault {
     Fault::corruption(format!("the store has no keyspace {name}"))
+}
+
+pub(crate) fn not_empty(name: KeyspaceName, applied: LogIndex) -> Fault {
+    Fault::corruption(format!("keyspace {name} is at applied index {applied} and was to take a snapshot"))
 }
 
 pub(crate) fn not_ascending(name: KeyspaceName, before: LogIndex, applied: LogIndex) -> Fault {

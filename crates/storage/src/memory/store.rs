@@ -95,6 +95,19 @@ impl Store for MemoryStore {
         Ok(())
     }
 
+    fn fill(&self, name: KeyspaceName, batch: &KvBatch) -> Result<()> {
+        check_keys(name, batch)?;
+        let mut disk = self.handle.lock()?;
+        let keyspace = disk.live_store.get(name)?;
+        let mut keyspace = keyspace.lock();
+        if keyspace.applied > LogIndex(0) {
+            return Err(crate::store::not_empty(name, keyspace.applied));
+        }
+        disk.append(DiskPart::Store, Some(name), &apply_record(name, LogIndex(0), batch))?;
+        keyspace.apply(batch, LogIndex(0));
+        Ok(())
+    }
+
     fn applied_index(&self, name: KeyspaceName) -> Result<LogIndex> {
         Ok(self.keyspace(name)?.lock().applied)
     }

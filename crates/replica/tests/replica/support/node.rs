@@ -4,12 +4,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-use base::{Clock, Entropy, MonoTime, ReplicaId, ShardId};
+use base::{Clock, Entropy, MonoTime, NodeId, ReplicaId, ShardId};
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use replica::spawn::{Spawner, Work};
 use replica::trace::{Event, TraceSink};
-use replica::{CompactionPolicy, HostOf, HostOptions, NoPeers, ReplicaHandle};
+use replica::{CompactionPolicy, HostOf, HostOptions, Membership, NoPeers, ReplicaHandle, Transport};
 use storage::memory::{MemoryDisk, MemoryRaftLog};
 use storage::{LogBatch, LogWriter, RaftLog, WriteDone};
 
@@ -17,8 +17,13 @@ use super::machine::{KvMachine, initial};
 
 /// The shard that scripts use.
 pub(crate) const SHARD: ShardId = ShardId(7);
-/// Its replica.
+/// Its replica where it has only one.
 pub(crate) const REPLICA: ReplicaId = ReplicaId(70);
+/// The node of a test with only one.
+pub(crate) const NODE: NodeId = NodeId(1);
+
+/// The hosts that tests run.
+pub(crate) type KvHost = HostOf<KvMachine, KvMachine>;
 
 /// How a node is started.
 #[derive(Clone, Copy, Debug)]
@@ -32,7 +37,7 @@ pub(crate) struct NodeOptions {
 /// A running node.
 pub(crate) struct Node {
     pub(crate) disk: MemoryDisk,
-    pub(crate) host: HostOf<KvMachine, KvMachine>,
+    pub(crate) host: KvHost,
     world: Arc<World>,
 }
 
@@ -45,12 +50,23 @@ struct World {
     events: Mutex<Vec<String>>,
     tasks: Mutex<Vec<tokio::task::AbortHandle>>,
     wall_ms: AtomicI64,
+    started: tokio::time::Instant,
     random: AtomicU64,
 }
 
 impl Node {
-    /// Starts a process on `disk`.
+    /// Starts a process on `disk` that has no peers.
     pub(crate) async fn start(disk: &MemoryDisk, options: NodeOptions) -> storage::Result<Node> {
+        Node::start_with(disk, options, NODE, Arc::new(NoPeers)).await
+    }
+
+    /// Starts the process of one of several nodes.
+    pub(crate) async fn start_with(
+        disk: &MemoryDisk,
+        options: NodeOptions,
+        node: NodeId,
+        transport: Arc<dyn Transport>,
+    ) -> storage::Result<Node> {
         let (store, log) = disk.open()?;
         let world = Arc::new(World {
             manual: options.manual,
@@ -60,16 +76,18 @@ impl Node {
             events: Mutex::default(),
             tasks: Mutex::default(),
             wall_ms: AtomicI64::new(1_000_000),
-            random: AtomicU64::new(1),
+            started: tokio::time::Instant::now(),
+            random: AtomicU64::new(u64::from(node.get())),
         });
         let host = HostOf::start(HostOptions {
+            node,
             store: Arc::new(store),
             raft_log: Arc::new(log),
             log_writer: world.clone(),
             clock: world.clone(),
             entropy: world.clone(),
             spawner: world.clone(),
-            transport: Arc::new(NoPeers),
+            transport,
             trace: Some(world.clone()),
             compaction: CompactionPolicy {
                 entries_max: options.log_entries_max,
@@ -84,7 +102,8 @@ impl Node {
 
     /// Creates the shard. The log write that it takes is fsynced at once.
     pub(crate) async fn create(&self) -> base::Result<ReplicaHandle<KvMachine>> {
-        let create = self.host.create_replica(SHARD, REPLICA, initial());
+        let membership = Membership::sole_voter(REPLICA, NODE);
+        let create = self.host.create_replica(SHARD, REPLICA, &membership, initial());
         let fsync = async {
             loop {
                 tokio::task::yield_now().await;
@@ -184,7 +203,7 @@ impl TraceSink for World {
 
 impl Clock for World {
     fn monotonic(&self) -> MonoTime {
-        MonoTime::default()
+        MonoTime(self.started.elapsed())
     }
 
     fn wall_ms(&self) -> i64 {

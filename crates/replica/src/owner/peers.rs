@@ -1,0 +1,285 @@
+//! What an owner loop does with the other replicas of its group: messages, proofs that it leads, changes of
+//! membership, and snapshots for those that are too far behind.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+
+use base::{Code, Error, LogIndex, MonoTime, ReplicaId, Term};
+use raft::eraftpb::{Entry, Message};
+
+use super::Owner;
+use crate::apply::{Change, MEMBERSHIP_KEY};
+use crate::group::{LEASE, Work};
+use crate::handle::{Answers, Control};
+use crate::machine::StateMachine;
+use crate::membership::{MemberChange, Membership};
+use crate::snapshot::{DoneGuard, SnapshotHeader, SnapshotOffer};
+use crate::trace::Event;
+
+/// Ticks between two proofs that a leader gives itself, so that its lease does not end while all is well.
+const PROOF_TICKS: u64 = 2;
+/// Ticks without a leader after which waiting commands are refused: whoever sent them may know of a better place.
+const LEADERLESS_TICKS_MAX: u64 = 100;
+
+/// Ticks that a replica which is asked to stop gives another one to take over, and its last proposals to commit.
+const STOPPING_TICKS_MAX: u64 = 20;
+
+/// Answers that wrote nothing and were evaluated without a lease: they count once a proof is younger than they are.
+pub(super) struct Unproven<R> {
+    pub(super) since: MonoTime,
+    pub(super) index: LogIndex,
+    pub(super) answers: Answers<R>,
+}
+
+impl<M: StateMachine> Owner<M> {
+    /// Takes what peers sent and what others ask of this replica's group.
+    pub(super) fn take_controls(&mut self) {
+        for control in std::mem::take(&mut self.controls) {
+            match control {
+                Control::Receive(message) => self.receive(message),
+                Control::Change(changes, answer) => {
+                    let outcome = self.propose_change(&changes);
+                    match outcome {
+                        Ok(index) => self.changing.push((index, answer)),
+                        // Whoever asked may have gone away.
+                        Err(error) => drop(answer.send(Err(error))),
+                    }
+                }
+                Control::Transfer(replica) => self.transfer_to(replica),
+            }
+        }
+    }
+
+    fn receive(&mut self, message: Message) {
+        self.trace(|| Event::received(&message));
+        self.group.step(message, self.node.options.entropy.as_ref());
+    }
+
+    /// Hands messages to the transport, those for one replica together.
+    pub(super) fn send_messages(&mut self, messages: Vec<Message>) {
+        let mut by_replica: BTreeMap<ReplicaId, Vec<Message>> = BTreeMap::new();
+        for message in messages {
+            by_replica.entry(ReplicaId(message.to)).or_default().push(message);
+        }
+        for (replica, messages) in by_replica {
+            messages.iter().for_each(|message| self.trace(|| Event::sent(message)));
+            // A replica without a node was removed while the message was made.
+            if let Some(node) = self.membership.nodes.get(&replica) {
+                self.node.options.transport.send(*node, self.shard(), messages);
+            }
+        }
+    }
+
+    pub(super) fn tick(&mut self) {
+        self.group.tick(self.node.options.entropy.as_ref());
+        self.ticks += 1;
+        self.stopping_ticks += u64::from(self.shared.stopping.load(Ordering::SeqCst));
+        let is_led = self.group.leads() || self.group.other_leader().is_some();
+        self.leaderless_ticks = if is_led { 0 } else { self.leaderless_ticks + 1 };
+        if self.leading.is_some() && !self.group.is_sole_voter() && self.ticks.is_multiple_of(PROOF_TICKS) {
+            self.prove();
+        }
+    }
+
+    /// Whether there has been no leader for so long that commands are refused.
+    pub(super) fn is_leaderless(&self) -> bool {
+        self.leaderless_ticks >= LEADERLESS_TICKS_MAX
+    }
+
+    fn prove(&mut self) {
+        let now = self.node.options.clock.monotonic();
+        self.group.prove(now);
+    }
+
+    /// Begins a proof when a reader or an answer waits for one.
+    pub(super) fn prove_if_wanted(&mut self) {
+        let wanted = self.shared.proof_wanted.swap(false, Ordering::SeqCst);
+        if wanted && self.group.leads() && !self.group.is_sole_voter() {
+            self.prove();
+        }
+    }
+
+    /// Extends the lease, and answers what waited for a proof.
+    pub(super) fn note_proofs(&mut self, work: &Work) {
+        let Some(term) = self.leading.as_ref().map(|leading| leading.term) else { return };
+        for &(_, sent) in work.proofs.iter().filter(|(proved, _)| *proved == term) {
+            if self.group.is_sole_voter() {
+                continue;
+            }
+            let held = self.holds_lease();
+            // After a handover was tried, a vote may come at any time: there are no leases in this term any more.
+            if self.handed_over != Some(term) {
+                self.shared.lease.extend(sent + LEASE);
+            }
+            self.shared.proved_ns.raise(nanos(sent) + 1);
+            if !held && self.holds_lease() {
+                self.trace(|| Event::Leased { term });
+            }
+            self.shared.readers.notify_waiters();
+        }
+        self.answer_proved();
+    }
+
+    /// Answers commands that wrote nothing, whose proof has come and whose reads are committed.
+    pub(super) fn answer_proved(&mut self) {
+        let commit = self.shared.commit.index();
+        let proved = self.shared.proved_ns.get();
+        let is_due =
+            |waiting: &mut Unproven<M::Reply>| nanos(waiting.since) < proved && waiting.index <= commit;
+        let due: Vec<_> = self.unproven.extract_if(.., is_due).collect();
+        for Unproven { index, answers, .. } in due {
+            let commands = answers.len();
+            self.trace(|| Event::Answered { index, commands });
+            answers.into_iter().for_each(|(answer, reply)| super::send(answer, reply));
+        }
+    }
+
+    pub(super) fn holds_lease(&self) -> bool {
+        self.shared.lease.holds(self.node.options.clock.as_ref())
+    }
+
+    fn propose_change(&mut self, changes: &[MemberChange]) -> base::Result<LogIndex> {
+        let refused = |message: &str| Error::new(Code::CONFLICTING_OPERATION_IN_PROGRESS, message);
+        if !self.may_evaluate() {
+            return Err(Error::new(Code::NOT_WRITABLE_PRIMARY, "this replica is not the primary"));
+        }
+        let own = self.shared.name.replica;
+        if changes.contains(&MemberChange::Remove(own)) {
+            return Err(refused("a primary cannot be removed: hand its role over first"));
+        }
+        let index = self.group.propose_change(changes);
+        index.ok_or_else(|| refused("an earlier change of the membership is not complete"))
+    }
+
+    /// Hands the primary's role over before this replica stops: to the voter that is furthest.
+    pub(super) fn hand_over(&mut self) {
+        if !self.may_hand_over() || self.handed_over == Some(self.group.term()) {
+            return;
+        }
+        let own = self.shared.name.replica;
+        let others = self.membership.voters.iter().copied().filter(|voter| *voter != own);
+        if let Some(furthest) = others.max_by_key(|voter| self.group.matched(*voter)) {
+            self.transfer_to(furthest);
+        }
+    }
+
+    /// Whether this replica leads others that could take over.
+    pub(super) fn may_hand_over(&self) -> bool {
+        self.group.leads() && self.membership.voters.len() > 1
+    }
+
+    /// Whether it has waited long enough for that.
+    pub(super) fn has_waited_to_stop(&self) -> bool {
+        self.stopping_ticks >= STOPPING_TICKS_MAX
+    }
+
+    fn transfer_to(&mut self, replica: ReplicaId) {
+        if !self.group.leads() || !self.membership.voters.contains(&replica) {
+            return;
+        }
+        // The lease ends first: the other replica may win its election at any time from now on.
+        self.shared.lease.revoke();
+        self.handed_over = Some(self.group.term());
+        self.trace(|| Event::HandsOver { to: replica });
+        self.group.transfer_to(replica);
+    }
+
+    /// A change of the membership is committed: it takes effect here and now. Returns what the store has to note.
+    pub(super) fn apply_change(&mut self, entry: &Entry) -> storage::Result<Change> {
+        let (state, added) = self.group.apply_change(&entry.data)?;
+        self.membership = self.membership.changed(&state, &added);
+        self.unapplied_memberships.push_back((LogIndex(entry.index), self.membership.clone()));
+        self.shared.membership.store(std::sync::Arc::new(self.membership.clone()));
+        if !self.group.is_sole_voter() {
+            // A sole voter's lease has no end, and others may be elected from now on.
+            self.shared.lease.revoke();
+        }
+        let membership = self.membership.clone();
+        self.trace(|| Event::Changed { membership });
+        Ok(Change::Membership(self.membership.encode()))
+    }
+
+    /// The store has applied up to `applied`, and so holds the membership as of there.
+    pub(super) fn note_membership_applied(&mut self, applied: LogIndex) {
+        while let Some((_, membership)) =
+            self.unapplied_memberships.pop_front_if(|(index, _)| *index <= applied)
+        {
+            self.applied_membership = membership;
+        }
+    }
+
+    /// Tells whoever asked for a change that it is committed.
+    pub(super) fn answer_changes(&mut self, commit: LogIndex) {
+        for (index, answer) in self.changing.extract_if(.., |(index, _)| *index <= commit) {
+            // Whoever asked may have gone away; the change stands all the same.
+            let _ = answer.send(Ok(index));
+        }
+    }
+
+    /// Offers a snapshot to every replica that needs entries which are gone, one at a time for each.
+    pub(super) fn send_snapshots(&mut self, work: &Work) -> storage::Result<()> {
+        for &to in &work.behind {
+            let Some(&node) = self.membership.nodes.get(&to) else { continue };
+            if !self.group.leads() || !self.shared.sending.lock().insert(to) {
+                continue;
+            }
+            let view = self.node.options.store.view(self.shared.name)?;
+            let index = view.applied_index()?;
+            let index_term = self.group.log().term_of(index)?;
+            // A keyspace without one has applied no change.
+            let stored = stored_membership(view.as_ref())?;
+            let mut membership = stored.unwrap_or_else(|| self.applied_membership.clone());
+            membership.last_timestamp = self.clock.last();
+            let header = SnapshotHeader {
+                shard: self.shard(),
+                from: self.shared.name.replica,
+                to,
+                term: self.group.term(),
+                index,
+                index_term: index_term.expect("the log keeps the term of what is applied"),
+                membership: membership.encode(),
+            };
+            self.trace(|| Event::Offers { to, index });
+            let shared = self.shared.clone();
+            let done = DoneGuard::new(move || {
+                shared.sending.lock().remove(&to);
+            });
+            self.node.options.transport.send_snapshot(node, SnapshotOffer::new(header, view, done));
+        }
+        Ok(())
+    }
+
+    /// Whatever waited for this replica to lead waits in vain.
+    pub(super) fn drop_unproven(&mut self, error: &Error) {
+        for (answer, _) in self.unproven.drain(..).flat_map(|waiting| waiting.answers) {
+            super::send(answer, Err(error.clone()));
+        }
+        for (_, answer) in self.changing.drain(..) {
+            // As above.
+            let _ = answer.send(Err(error.clone()));
+        }
+    }
+
+    /// Publishes who leads, for those who look for the primary.
+    pub(super) fn publish_leader(&self) {
+        let own = self.shared.name.replica;
+        let leader = if self.group.leads() { Some(own) } else { self.group.other_leader() };
+        let number = leader.map_or(0, ReplicaId::get);
+        if self.shared.leader.swap(number, Ordering::SeqCst) != number {
+            self.shared.readers.notify_waiters();
+        }
+    }
+}
+
+/// The membership that a keyspace holds as of its applied index.
+pub(crate) fn stored_membership(view: &dyn storage::View) -> storage::Result<Option<Membership>> {
+    view.get(MEMBERSHIP_KEY)?.map(|stored| Membership::decode(&stored)).transpose()
+}
+
+/// As the marks of replicas count time.
+pub(crate) fn nanos(time: MonoTime) -> u64 {
+    u64::try_from(time.0.as_nanos()).expect("a process runs for less than centuries")
+}
+
+/// The term of a handover that was tried.
+pub(super) type HandedOver = Option<Term>;
