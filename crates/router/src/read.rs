@@ -15,7 +15,7 @@ use query::execute::{Distinct, FindExecutor, Progress, Slice, collection_count};
 
 use crate::command::{CountCommand, CursorId, CursorReply, DistinctCommand, FindCommand, GetMoreCommand};
 use crate::cursor::{Cursor, OpenCursor};
-use crate::search::{ReadRequest, sort};
+use crate::search::{ReadRequest, order};
 use crate::{OperationContext, Router, parse};
 
 /// What is left of a find.
@@ -47,12 +47,13 @@ impl Router {
         let projection = command.projection.as_ref().filter(|spec| !spec.as_doc().is_empty());
         let projection = projection.map(|spec| Projection::parse(spec.as_doc(), &variables)).transpose()?;
         let context = self.eval_context(variables);
+        let (sort, hint) = order(command.sort.as_ref(), command.hint)?;
         let request = ReadRequest {
             filter: Arc::clone(&filter),
-            sort: sort(command.sort.as_ref())?,
+            sort,
             skip: command.skip,
             limit: command.limit,
-            hint: command.hint,
+            hint,
             context: context.clone(),
         };
         let namespace = command.namespace.to_string();

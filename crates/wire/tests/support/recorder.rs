@@ -65,6 +65,7 @@ fn hint(hint: &Option<Hint>) -> String {
 fn update_spec(update: &UpdateSpec) -> String {
     match update {
         UpdateSpec::Document(document) => show_buf(document),
+        UpdateSpec::Operators(document) => format!("operators {}", show_buf(document)),
         UpdateSpec::Pipeline(stages) => show_bufs(stages),
     }
 }
