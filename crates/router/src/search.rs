@@ -153,8 +153,8 @@ impl Router {
         result.map_err(|failure| match failure {
             Failure::Error(error) => error,
             Failure::Fault(fault) => {
-                let message = format!("This node is stopping: {fault}");
                 self.host.fault_latch().set(fault);
+                let message = "This node is stopping because its storage failed; its log says how.";
                 Error::new(Code::INTERRUPTED_AT_SHUTDOWN, message)
             }
         })
