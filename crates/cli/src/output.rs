@@ -41,6 +41,11 @@ pub fn warn(line: impl std::fmt::Display) {
     let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
+/// How many documents, in words.
+pub fn documents(count: u64) -> String {
+    if count == 1 { "1 document".to_owned() } else { format!("{} documents", grouped(count)) }
+}
+
 /// Writes a document as one line of relaxed Extended JSON.
 pub fn json_line(document: &Document) -> Result<(), Failure> {
     say(json::document_line(document, json::Form::Relaxed))

@@ -128,6 +128,41 @@ fn arrays_and_csv_import_with_their_types_and_export_again() {
 }
 
 #[test]
+fn input_that_is_cut_off_is_reported_not_taken_for_whole() {
+    let node = Node::start();
+    for (format, input, reason) in [
+        ("json", "[{\"_id\": 1}, {\"_id\": 2}", "record 3: the array is not closed"),
+        ("json", "[{\"_id\": 1}, {\"_id\": 2}] {\"_id\": 3}", "record 3: there is more behind the end"),
+        ("csv", "_id,b\n1,x\n2,\"5\"\" y\"\n3,\"z\n4,w\n", "record 3: a quote is never closed"),
+    ] {
+        let import = node.run(&["import", "shop.cut", "--drop", "--format", format], input);
+        assert_eq!(import.code, 1, "{input}");
+        assert!(import.stderr.contains(reason), "{input}: {}", import.stderr);
+        assert_eq!(node.ok(&["count", "shop.cut"]), "2\n", "{input}");
+    }
+    let twice = node.run(&["import", "shop.twice", "--format", "csv"], "a,b,a\n1,2,3\n");
+    assert_eq!(twice.code, 1);
+    assert!(twice.stderr.contains("the column \"a\" is there twice"), "{}", twice.stderr);
+    let plain = node.run(&["import", "shop.plain", "--format", "csv"], "_id,b\n1,5\" pipe\n");
+    assert_eq!((plain.code, plain.stderr.contains("1 document in")), (0, true), "{}", plain.stderr);
+    node.stop();
+}
+
+#[test]
+fn fields_that_come_too_late_for_a_csv_header_are_named() {
+    let node = Node::start();
+    let lines: String = (0..1200).map(|id| format!("{{\"_id\": {id}, \"early\": {{\"a\": 1}}}}\n")).collect();
+    let late = "{\"_id\": 1200, \"early\": {\"a\": 2}, \"late\": {\"b\": 1}}\n";
+    assert_eq!(node.run(&["insert", "shop.rows"], &(lines + late)).code, 0);
+    let export = node.run(&["export", "shop.rows", "--sort", "{_id: 1}", "--format", "csv"], "");
+    assert_eq!(export.code, 0, "{}", export.stderr);
+    assert!(export.stderr.contains("left out, see --columns: late.b\n"), "{}", export.stderr);
+    let chosen = ["export", "shop.rows", "--format", "csv", "--columns", "_id"];
+    assert!(!node.run(&chosen, "").stderr.contains("left out"));
+    node.stop();
+}
+
+#[test]
 fn the_shell_runs_a_script_from_a_pipe_and_stops_at_the_first_error() {
     let node = Node::start();
     let script = "use shop\n\
@@ -161,6 +196,7 @@ fn what_was_acknowledged_is_there_after_a_restart() {
     node.child.wait().expect("a killed child");
     node.restart();
     assert_eq!(node.ok(&["get", "greeting"]), "hello\n");
+    assert!(!node.log().contains("WARN"), "a kill is nothing to warn of: {}", node.log());
     node.stop();
 }
 

@@ -1,10 +1,10 @@
 //! Expressions, by scripts. `document` declares the document, `let` a variable of the command; `eval` prints what an
-//! expression makes of the document, `parse` what is wrong with one, `paths` the fields that it reads.
+//! expression makes of the document, `paths` the fields that it reads, `let-of` what a command's `let` defines.
 
 use std::error::Error;
 
 use bson::{Bson, Document, doc};
-use document::expression::{Expression, operator_names};
+use document::expression::{Expression, command_variables, operator_names};
 use document::number::Numeric;
 use document::{DocBuf, DocRef, Value, Variables};
 use proptest::prelude::*;
@@ -24,6 +24,10 @@ fn expressions_evaluate_as_their_scripts_say() {
             ("let", [name, text]) => {
                 variables.insert(*name, parse(text)?);
                 Ok(String::new())
+            }
+            ("let-of", [text]) => {
+                let values = command_variables(DocRef::Tree(&support::tree(text)), &context())?;
+                Ok(show(&Bson::Document(values.0.into_iter().collect())))
             }
             ("eval", [text]) => evaluate(&parse(text)?, &document, &variables),
             ("paths", [text]) => {

@@ -65,6 +65,8 @@ pub struct InsertCommand {
 pub enum UpdateSpec {
     /// Operators, or a whole new document.
     Document(DocBuf),
+    /// Operators only: what an update of many documents takes.
+    Operators(DocBuf),
     /// An aggregation pipeline.
     Pipeline(Vec<DocBuf>),
 }

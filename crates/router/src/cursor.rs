@@ -1,7 +1,8 @@
 //! Open cursors: what is left of a result, found again by number.
 //!
-//! Always holds: a cursor is used by one `getMore` at a time (it is taken out of the registry meanwhile); one that
-//! nobody asked for since `CURSOR_IDLE_MS_MAX` is closed; a connection opens no more than `CURSORS_PER_CONNECTION_MAX`.
+//! Always holds: a cursor is used by one `getMore` at a time (it is taken out of the registry meanwhile), of the session
+//! that opened it, with which it ends; one that nobody asked for since `CURSOR_IDLE_MS_MAX` is closed; a connection opens
+//! no more than `CURSORS_PER_CONNECTION_MAX`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -33,7 +34,7 @@ pub(crate) struct OpenCursor {
 
 enum Slot {
     Idle { open: Box<OpenCursor>, since: MonoTime },
-    InUse { namespace: String, connection: u64, killed: bool },
+    InUse { namespace: String, connection: u64, session: Option<SessionId>, killed: bool },
 }
 
 /// The open cursors of a node.
@@ -67,8 +68,14 @@ impl Registry {
         }
     }
 
-    /// Takes a cursor out for use. Fails with `CursorNotFound` (43), or `CursorInUse` (12051) while another uses it.
-    pub(crate) fn take(&self, id: CursorId, namespace: &str) -> Result<OpenCursor> {
+    /// Takes a cursor out for use. Fails with `CursorNotFound` (43), `CursorInUse` (12051) while another uses it, and
+    /// 50799 to 50801 in another session than its own.
+    pub(crate) fn take(
+        &self,
+        id: CursorId,
+        namespace: &str,
+        session: Option<SessionId>,
+    ) -> Result<OpenCursor> {
         let mut slots = self.slots.lock();
         let slot = slots.get_mut(&id).ok_or_else(|| not_found(id))?;
         let found = match slot {
@@ -80,8 +87,9 @@ impl Registry {
                 format!("Requested getMore on namespace '{namespace}', but cursor belongs to '{found}'");
             return Err(Error::new(Code::UNAUTHORIZED, message));
         }
-        let in_use =
-            Slot::InUse { namespace: namespace.to_owned(), connection: slot.connection(), killed: false };
+        check_session(id, slot.session(), session)?;
+        let (namespace, connection) = (namespace.to_owned(), slot.connection());
+        let in_use = Slot::InUse { namespace, connection, session, killed: false };
         match std::mem::replace(slot, in_use) {
             Slot::Idle { open, .. } => Ok(*open),
             busy @ Slot::InUse { .. } => {
@@ -124,11 +132,18 @@ impl Registry {
         }
     }
 
-    /// Closes the cursors of a session.
-    pub(crate) fn kill_session(&self, session: SessionId) {
-        let of_session =
-            |slot: &Slot| matches!(slot, Slot::Idle { open, .. } if open.session == Some(session));
-        self.slots.lock().retain(|_, slot| !of_session(slot));
+    /// Closes the cursors of the sessions that `ended` selects; one that is in use, as soon as it is not.
+    pub(crate) fn kill_sessions(&self, ended: impl Fn(SessionId) -> bool) {
+        self.slots.lock().retain(|_, slot| {
+            let concerned = slot.session().is_some_and(&ended);
+            match slot {
+                Slot::Idle { .. } => !concerned,
+                Slot::InUse { killed, .. } => {
+                    *killed |= concerned;
+                    true
+                }
+            }
+        });
     }
 
     /// Closes cursors that have been idle for too long.
@@ -151,6 +166,26 @@ impl Slot {
             Slot::InUse { connection, .. } => *connection,
         }
     }
+
+    fn session(&self) -> Option<SessionId> {
+        match self {
+            Slot::Idle { open, .. } => open.session,
+            Slot::InUse { session, .. } => *session,
+        }
+    }
+}
+
+fn check_session(id: CursorId, opened_in: Option<SessionId>, asked_in: Option<SessionId>) -> Result<()> {
+    let id = id.0;
+    let (code, reason) = match (opened_in, asked_in) {
+        (None, Some(asked)) => (50_799, format!("was not created in a session, in session {asked:?}")),
+        (Some(own), None) => (50_800, format!("was created in session {own:?}, without an lsid")),
+        (Some(own), Some(asked)) if own != asked => {
+            (50_801, format!("was created in session {own:?}, in session {asked:?}"))
+        }
+        _ => return Ok(()),
+    };
+    Err(Error::new(Code(code), format!("Cannot run getMore on cursor {id}, which {reason}")))
 }
 
 fn not_found(id: CursorId) -> Error {
@@ -169,6 +204,9 @@ mod tests {
         }
     }
 
+    const OWN: Option<SessionId> = Some(SessionId([1; 16]));
+    const OTHER: Option<SessionId> = Some(SessionId([2; 16]));
+
     fn open() -> OpenCursor {
         opened_by(1)
     }
@@ -177,7 +215,7 @@ mod tests {
         OpenCursor {
             namespace: "a.b".into(),
             connection,
-            session: None,
+            session: OWN,
             cursor: Cursor::Aggregate(Box::new(AggregateCursor::exhausted())),
         }
     }
@@ -187,18 +225,48 @@ mod tests {
         let (registry, entropy) = (Registry::default(), Count(0.into()));
         let id = registry.insert(open(), &entropy, MonoTime::default()).expect("registered");
         assert_ne!(id.0, 0);
-        assert_eq!(registry.take(id, "a.c").err().map(|error| error.code), Some(Code::UNAUTHORIZED));
-        let taken = registry.take(id, "a.b").expect("idle");
-        assert_eq!(registry.take(id, "a.b").err().map(|error| error.code), Some(Code(12_051)));
+        assert_eq!(registry.take(id, "a.c", OWN).err().map(|error| error.code), Some(Code::UNAUTHORIZED));
+        let taken = registry.take(id, "a.b", OWN).expect("idle");
+        assert_eq!(registry.take(id, "a.b", OWN).err().map(|error| error.code), Some(Code(12_051)));
         assert!(registry.put_back(id, taken, MonoTime::default()));
-        assert!(registry.take(id, "a.b").is_ok());
+        assert!(registry.take(id, "a.b", OWN).is_ok());
+    }
+
+    #[test]
+    fn a_cursor_serves_the_session_that_opened_it_only() {
+        let (registry, entropy) = (Registry::default(), Count(7.into()));
+        let id = registry.insert(open(), &entropy, MonoTime::default()).expect("registered");
+        let refused = |id, session| registry.take(id, "a.b", session).err().map(|error| error.code);
+        assert_eq!(refused(id, None), Some(Code(50_800)));
+        assert_eq!(refused(id, OTHER), Some(Code(50_801)));
+        let free = OpenCursor { session: None, ..open() };
+        let free = registry.insert(free, &entropy, MonoTime::default()).expect("registered");
+        assert_eq!(refused(free, OWN), Some(Code(50_799)));
+        assert_eq!(refused(free, None), None);
+        assert_eq!(refused(id, OWN), None);
+    }
+
+    #[test]
+    fn a_session_ends_with_its_cursors_and_no_others() {
+        let (registry, entropy) = (Registry::default(), Count(7.into()));
+        let insert = |session| {
+            let open = OpenCursor { session, ..open() };
+            registry.insert(open, &entropy, MonoTime::default()).expect("registered")
+        };
+        let (idle, used, other, free) = (insert(OWN), insert(OWN), insert(OTHER), insert(None));
+        let taken = registry.take(used, "a.b", OWN).expect("idle");
+        registry.kill_sessions(|session| Some(session) == OWN);
+        assert!(!registry.put_back(used, taken, MonoTime::default()), "it ends when its use does");
+        assert!(registry.take(idle, "a.b", OWN).is_err());
+        assert!(registry.take(other, "a.b", OTHER).is_ok());
+        assert!(registry.take(free, "a.b", None).is_ok());
     }
 
     #[test]
     fn a_cursor_killed_while_in_use_does_not_come_back() {
         let (registry, entropy) = (Registry::default(), Count(7.into()));
         let id = registry.insert(open(), &entropy, MonoTime::default()).expect("registered");
-        let taken = registry.take(id, "a.b").expect("idle");
+        let taken = registry.take(id, "a.b", OWN).expect("idle");
         assert!(registry.kill(id, "a.b"));
         assert!(!registry.put_back(id, taken, MonoTime::default()));
         assert_eq!(registry.len(), 0);

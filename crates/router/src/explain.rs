@@ -15,7 +15,7 @@ use crate::command::{
     AggregateCommand, CountCommand, DeleteCommand, DistinctCommand, ExplainCommand, FindAndModifyCommand,
     FindCommand, Hint, UpdateCommand, Verbosity,
 };
-use crate::search::{ReadRequest, sort};
+use crate::search::{ReadRequest, order};
 use crate::{OperationContext, Router, parse};
 
 /// The read that a command contains.
@@ -125,12 +125,13 @@ impl Router {
     }
 
     fn read_request(&self, subject: &Subject) -> Result<ReadRequest> {
+        let (sort, hint) = order(subject.sort.as_ref(), subject.hint.clone())?;
         Ok(ReadRequest {
             filter: Arc::new(parse::filter(subject.filter.as_ref(), &subject.variables)?),
-            sort: sort(subject.sort.as_ref())?,
+            sort,
             skip: subject.skip,
             limit: subject.limit,
-            hint: subject.hint.clone(),
+            hint,
             context: self.eval_context(subject.variables.clone()),
         })
     }

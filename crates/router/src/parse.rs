@@ -1,6 +1,6 @@
 //! From a command's documents to parsed filters, updates and variables.
 
-use base::Result;
+use base::{Error, Result};
 use document::filter::Filter;
 use document::update::Update;
 use document::{DocBuf, Variables};
@@ -27,10 +27,21 @@ pub(crate) fn statement_variables(variables: &Variables, statement: &UpdateState
     all
 }
 
-/// Parses an update.
+/// Parses an update. Fails with `FailedToParse` (9) on a whole document where many documents may match: they would all
+/// become the same.
 pub(crate) fn update(spec: &UpdateSpec, array_filters: &[DocBuf], variables: &Variables) -> Result<Update> {
     let array_filters: Vec<_> = array_filters.iter().map(DocBuf::as_doc).collect();
     match spec {
+        UpdateSpec::Operators(document) => {
+            let update =
+                Update::parse(document::Value::Document(document.as_doc()), &array_filters, variables)?;
+            if update.is_replacement() {
+                return Err(Error::failed_to_parse(
+                    "multi update is not supported for replacement-style update",
+                ));
+            }
+            Ok(update)
+        }
         UpdateSpec::Document(document) => {
             Update::parse(document::Value::Document(document.as_doc()), &array_filters, variables)
         }

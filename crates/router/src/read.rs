@@ -15,7 +15,7 @@ use query::execute::{Distinct, FindExecutor, Progress, Slice, collection_count};
 
 use crate::command::{CountCommand, CursorId, CursorReply, DistinctCommand, FindCommand, GetMoreCommand};
 use crate::cursor::{Cursor, OpenCursor};
-use crate::search::{ReadRequest, sort};
+use crate::search::{ReadRequest, order};
 use crate::{OperationContext, Router, parse};
 
 /// What is left of a find.
@@ -47,12 +47,13 @@ impl Router {
         let projection = command.projection.as_ref().filter(|spec| !spec.as_doc().is_empty());
         let projection = projection.map(|spec| Projection::parse(spec.as_doc(), &variables)).transpose()?;
         let context = self.eval_context(variables);
+        let (sort, hint) = order(command.sort.as_ref(), command.hint)?;
         let request = ReadRequest {
             filter: Arc::clone(&filter),
-            sort: sort(command.sort.as_ref())?,
+            sort,
             skip: command.skip,
             limit: command.limit,
-            hint: command.hint,
+            hint,
             context: context.clone(),
         };
         let namespace = command.namespace.to_string();
@@ -70,9 +71,9 @@ impl Router {
         self.reply(cx, namespace, cursor, batch)
     }
 
-    /// `getMore`. Fails with `CursorNotFound` (43).
+    /// `getMore`. Fails with `CursorNotFound` (43), and in another session than the cursor's.
     pub async fn get_more(&self, cx: &OperationContext, command: GetMoreCommand) -> Result<CursorReply> {
-        let mut open = self.cursors.take(command.cursor, &command.namespace)?;
+        let mut open = self.cursors.take(command.cursor, &command.namespace, cx.session)?;
         let size = next_batch(command.batch_size);
         let mut batch = Vec::new();
         let more = self.continue_cursor(cx, &mut open.cursor, &size, &mut batch).await;
@@ -97,9 +98,9 @@ impl Router {
         Ok(cursors.iter().copied().filter(|cursor| self.cursors.kill(*cursor, namespace)).collect())
     }
 
-    /// Closes the cursors of a session that ended.
-    pub fn end_session(&self, session: SessionId) {
-        self.cursors.kill_session(session);
+    /// Closes the cursors of the sessions that `ended` selects.
+    pub fn end_sessions(&self, ended: &dyn Fn(SessionId) -> bool) {
+        self.cursors.kill_sessions(ended);
     }
 
     /// Closes cursors that nobody asked for in a long time. Call it every minute or so.

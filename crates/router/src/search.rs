@@ -7,7 +7,7 @@ use bytes::Bytes;
 use catalog::CollectionRecord;
 use document::filter::Filter;
 use document::sort::SortSpec;
-use document::{DocBuf, EvalContext};
+use document::{DocBuf, EvalContext, Value};
 use query::Failure;
 use query::execute::{FindExecutor, FindRequest, Progress, Slice};
 use query::plan::{Hint as IndexHint, PlanRequest, plan};
@@ -48,12 +48,13 @@ impl Router {
         limit: usize,
     ) -> Result<Vec<Bytes>> {
         let Some(record) = self.collection(context.namespace).await? else { return Ok(Vec::new()) };
+        let (sort, hint) = order(search.sort.as_ref(), search.hint.clone())?;
         let request = ReadRequest {
             filter: Arc::clone(&search.filter),
-            sort: sort(search.sort.as_ref())?,
+            sort,
             skip: 0,
             limit: (limit != usize::MAX).then_some(limit as u64),
-            hint: search.hint.clone(),
+            hint,
             context: self.eval_context(context.variables.clone()),
         };
         let Some(mut executor) = self.start_read(context.cx, &record, &request).await? else {
@@ -152,23 +153,40 @@ impl Router {
         result.map_err(|failure| match failure {
             Failure::Error(error) => error,
             Failure::Fault(fault) => {
-                let message = format!("This node is stopping: {fault}");
                 self.host.fault_latch().set(fault);
+                let message = "This node is stopping because its storage failed; its log says how.";
                 Error::new(Code::INTERRUPTED_AT_SHUTDOWN, message)
             }
         })
     }
 }
 
-/// Parses a sort; an empty one is none.
-pub(crate) fn sort(spec: Option<&DocBuf>) -> Result<Option<Arc<SortSpec>>> {
-    let parsed = spec.filter(|spec| !spec.as_doc().is_empty()).map(|spec| SortSpec::parse(spec.as_doc()));
-    Ok(parsed.transpose()?.map(Arc::new))
+/// Parses a sort, for which an index may be hinted at; an empty one is none. A sort by `$natural` is no sort but the
+/// collection's own order: a hint.
+pub(crate) fn order(
+    spec: Option<&DocBuf>,
+    hint: Option<Hint>,
+) -> Result<(Option<Arc<SortSpec>>, Option<Hint>)> {
+    let Some(spec) = spec.filter(|spec| !spec.as_doc().is_empty()) else { return Ok((None, hint)) };
+    let Some(direction) = spec.as_doc().get("$natural") else {
+        return Ok((Some(Arc::new(SortSpec::parse(spec.as_doc())?)), hint));
+    };
+    if spec.as_doc().iter().count() > 1 {
+        return Err(Error::bad_value("Cannot include '$natural' in compound sort"));
+    }
+    if !matches!(direction, Value::Int32(1 | -1) | Value::Int64(1 | -1) | Value::Double(1.0 | -1.0)) {
+        return Err(Error::bad_value("$natural sort cannot be set to a value other than -1 or 1."));
+    }
+    let natural = Hint::Key(spec.clone());
+    if hint.is_some_and(|hint| hint != natural) {
+        return Err(Error::bad_value("index hint not allowed with $natural sort order"));
+    }
+    Ok((None, Some(natural)))
 }
 
 fn index_hint(hint: &Hint) -> Result<Option<IndexHint>> {
     match hint {
         Hint::Name(name) => Ok(Some(IndexHint::Name(name.clone()))),
-        Hint::Key(key) => IndexHint::parse(&document::Value::Document(key.as_doc())),
+        Hint::Key(key) => IndexHint::parse(&Value::Document(key.as_doc())),
     }
 }

@@ -238,6 +238,38 @@ async fn updates_find_their_documents_by_any_field() {
 }
 
 #[tokio::test]
+async fn a_whole_document_never_replaces_many() {
+    let node = Node::new().await;
+    node.insert((0..3).map(|id| doc! { "_id": id, "n": id })).await;
+    let operators = UpdateSpec::Operators(encode(&doc! { "n": 7 }));
+    let many = UpdateStatement { multi: true, update: operators, ..set(doc! {}, doc! {}) };
+    let reply = node.update(many).await;
+    assert_eq!((reply.n, reply.write_errors.len()), (0, 1));
+    assert_eq!(reply.write_errors[0].1.code, Code::FAILED_TO_PARSE);
+    assert!(node.all(doc! { "n": 7 }).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_sort_by_natural_order_is_a_collection_scan_in_that_direction() {
+    let node = Node::new().await;
+    node.insert((0..5).map(|id| doc! { "_id": id })).await;
+    let sorted = |sort: Document| FindCommand { sort: Some(encode(&sort)), ..FindCommand::all(things()) };
+    let last = FindCommand { limit: Some(2), ..sorted(doc! { "$natural": -1 }) };
+    let found: Vec<Document> = node.find(last).await.batch.iter().map(DocBuf::to_document).collect();
+    assert_eq!(found, [doc! { "_id": 4 }, doc! { "_id": 3 }]);
+    let hint = Some(router::command::Hint::Name("_id_".to_owned()));
+    let refused = [
+        sorted(doc! { "$natural": 2 }),
+        sorted(doc! { "$natural": 1, "_id": 1 }),
+        FindCommand { hint, ..sorted(doc! { "$natural": 1 }) },
+    ];
+    for command in refused {
+        let error = node.router.find(&node.cx, command).await.expect_err("contradicts itself");
+        assert_eq!(error.code, Code::BAD_VALUE);
+    }
+}
+
+#[tokio::test]
 async fn an_upsert_inserts_what_the_filter_says_and_creates_the_collection() {
     let node = Node::new().await;
     let upsert = UpdateStatement { upsert: true, ..set(doc! { "name": "Ada" }, doc! { "$set": { "n": 1 } }) };

@@ -18,7 +18,9 @@ const RECENT_LINES: usize = 256;
 /// Longest line kept; more of it is cut off.
 const RECENT_LINE_BYTES: usize = 1024;
 const LEVELS_VARIABLE: &str = "PSDB_LOG";
-const LEVELS_DEFAULT: &str = "info,raft=warn,raft_engine=warn,fjall=warn,lsm_tree=warn";
+/// The Raft log cuts its unused end off at every start after a kill, and warns of it each time.
+const LEVELS_DEFAULT: &str = "info,raft=warn,raft_engine=warn,raft_engine::file_pipe_log::pipe_builder=error,\
+                              fjall=warn,lsm_tree=warn";
 
 /// How logs look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]

@@ -202,7 +202,7 @@ fn write_port_file(path: &Path, port: u16) -> Result<(), Failure> {
     let unfinished = path.with_extension("unfinished");
     std::fs::write(&unfinished, format!("{port}\n"))
         .and_then(|()| std::fs::rename(&unfinished, path))
-        .map_err(|error| Failure::Options(format!("cannot write the port file {}: {error}", path.display())))
+        .map_err(|error| Failure::Start(format!("cannot write the port file {}: {error}", path.display())))
 }
 
 fn start_failure(error: base::Error) -> Failure {

@@ -9,19 +9,21 @@ use crate::logging::{self, RecentLog};
 use crate::options::{Options, Settings};
 use crate::{Failure, Server};
 
-/// Runs a node until SIGTERM or SIGINT, or until it fails. What it returns decides the exit code.
+/// Runs a node until SIGTERM or SIGINT, or until it fails. What it returns decides the exit code, and is in the log
+/// already unless it is [`Failure::Options`].
 pub fn main(options: &Options) -> Result<(), Failure> {
     let settings = options.resolve()?;
     let recent = Arc::new(RecentLog::default());
     logging::start(settings.log_format, &recent);
+    run_to_end(settings, recent).inspect_err(|failure| error!("{failure}"))
+}
+
+fn run_to_end(settings: Settings, recent: Arc<RecentLog>) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::Start(format!("cannot start threads: {error}")))?;
     let ended = runtime.block_on(run(settings, recent));
-    if let Err(failure) = &ended {
-        error!("{failure}");
-    }
     // Work that still blocks on the disk would hold the process back; everything owed was written before.
     runtime.shutdown_background();
     ended

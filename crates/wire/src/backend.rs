@@ -64,8 +64,8 @@ pub trait Backend: Send + Sync + 'static {
     ) -> Result<usize>;
     async fn collection_stats(&self, cx: &OperationContext, namespace: Namespace) -> Result<CollectionStats>;
     async fn validate(&self, cx: &OperationContext, namespace: Namespace) -> Result<Document>;
-    /// The client is done with a session: its cursors are closed.
-    fn end_session(&self, session: SessionId);
+    /// The sessions that `ended` selects have ended: their cursors are closed.
+    fn end_sessions(&self, ended: &dyn Fn(SessionId) -> bool);
     /// How many nodes hold data: what a write concern's `w` is checked against.
     fn data_nodes(&self) -> usize;
     /// Open cursors of all connections.

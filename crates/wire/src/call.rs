@@ -9,8 +9,9 @@ use base::limits::WRITE_BATCH_MAX;
 use base::{Code, Error, Namespace, Result, SessionId};
 use bson::Bson;
 use bytes::Bytes;
+use document::expression::command_variables;
 use document::value::RawElement;
-use document::{ArrayRef, DocBuf, DocRef, Kind, RawDoc, Value};
+use document::{ArrayRef, DocBuf, DocRef, EvalContext, Kind, RawDoc, Value};
 use router::command::{Hint, OperationContext};
 
 use crate::command::Spec;
@@ -250,6 +251,15 @@ impl<'a> Call<'a> {
     pub(crate) fn document(&self, name: &str) -> Option<DocBuf> {
         let fields = if self.fields.declares(name) { &self.fields } else { &self.generic };
         fields.element(name).map(|element| self.share(element.value))
+    }
+
+    /// The values of `let`.
+    pub(crate) fn variables(&self) -> Result<Option<DocBuf>> {
+        let Some(given) = self.document("let") else { return Ok(None) };
+        let now = bson::DateTime::from_millis(self.state.clock.wall_ms());
+        let cx = EvalContext::new(now, base::Timestamp::default());
+        let values = command_variables(given.as_doc(), &cx)?;
+        DocBuf::encode(&values.0.into_iter().collect()).map(Some)
     }
 
     /// A list of documents: a document sequence or an array. Fails on elements of other types, and on more than a

@@ -18,6 +18,8 @@ pub(crate) enum Accepts {
     BoolOrNumber,
     /// Any number with an integral value.
     Integer,
+    /// A 64-bit integer.
+    Long,
     /// A string.
     String,
     /// A document.
@@ -39,6 +41,7 @@ impl Accepts {
             Accepts::Bool => &[8],
             Accepts::BoolOrNumber => &[8, 18, 16, 19, 1],
             Accepts::Integer => &[18, 16, 19, 1],
+            Accepts::Long => &[18],
             Accepts::String => &[2],
             Accepts::Object => &[3],
             Accepts::Array => &[4],
@@ -128,7 +131,7 @@ pub(crate) const GENERIC: &[Field] = &[
     field("readConcern", Accepts::Object),
     ignored("shardVersion", Accepts::Any, CLUSTER),
     ignored("startTransaction", Accepts::Bool, TRANSACTIONS),
-    field("txnNumber", Accepts::Integer),
+    field("txnNumber", Accepts::Long),
     ignored("txnRetryCounter", Accepts::Integer, TRANSACTIONS),
     field("writeConcern", Accepts::Object),
 ];

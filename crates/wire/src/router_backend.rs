@@ -123,8 +123,8 @@ impl Backend for Router {
         Router::validate(self, cx, namespace).await
     }
 
-    fn end_session(&self, session: SessionId) {
-        Router::end_session(self, session);
+    fn end_sessions(&self, ended: &dyn Fn(SessionId) -> bool) {
+        Router::end_sessions(self, ended);
     }
 
     fn data_nodes(&self) -> usize {

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use base::{Clock, Code, Entropy, Error, MonoTime, Result, SessionId};
+use base::{Clock, Code, Entropy, Error, HybridClock, MonoTime, Result, SessionId, Timestamp};
 use bson::oid::ObjectId;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
@@ -46,6 +46,7 @@ pub struct State {
     pub(crate) process_id: ObjectId,
     pub(crate) started: MonoTime,
     object_ids: ObjectIds,
+    timestamps: Mutex<HybridClock>,
     stopping: watch::Sender<bool>,
     writes_refused: AtomicBool,
     refusal: RwLock<String>,
@@ -75,6 +76,7 @@ impl State {
             fail_points: FailPoints::default(),
             clients: Clients::default(),
             object_ids,
+            timestamps: Mutex::default(),
             stopping: watch::Sender::new(false),
             writes_refused: AtomicBool::new(false),
             refusal: RwLock::new(String::new()),
@@ -119,6 +121,11 @@ impl State {
     /// A new `_id`.
     pub(crate) fn new_object_id(&self) -> ObjectId {
         self.object_ids.next(self.clock.wall_ms())
+    }
+
+    /// The time as a timestamp, later than any before it.
+    pub(crate) fn new_timestamp(&self) -> Timestamp {
+        self.timestamps.lock().tick(self.clock.wall_ms())
     }
 
     /// A new session's id: a random UUID.

@@ -78,7 +78,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     }
     bar.finish_and_clear();
     writer.finish()?;
-    output::warn(format!("{} documents", output::grouped(written)));
+    output::warn(output::documents(written));
     Ok(())
 }
 
@@ -87,6 +87,8 @@ struct Writer {
     format: Format,
     form: json::Form,
     columns: Vec<String>,
+    /// CSV: the columns, and the fields that came too late to be some; empty where the user chose the columns.
+    seen: Vec<String>,
     /// CSV: documents that wait until the columns are known.
     waiting: Vec<Document>,
     header_written: bool,
@@ -105,6 +107,7 @@ impl Writer {
             format: arguments.format.unwrap_or(by_name),
             form: if arguments.canonical { json::Form::Canonical } else { json::Form::Relaxed },
             columns: arguments.columns.clone(),
+            seen: Vec::new(),
             waiting: Vec::new(),
             header_written: false,
             records: 0,
@@ -123,6 +126,9 @@ impl Writer {
             }
             Format::Csv => {
                 self.flush_waiting()?;
+                if !self.seen.is_empty() {
+                    collect_columns(&document, "", &mut self.seen);
+                }
                 self.write_row(&document)?;
             }
         }
@@ -138,6 +144,13 @@ impl Writer {
             Format::Csv => self.flush_waiting()?,
         }
         self.out.flush()?;
+        let late = self.seen.get(self.columns.len()..).unwrap_or_default();
+        if !late.is_empty() {
+            output::warn(format!(
+                "fields that the first {BATCH_DOCUMENTS} documents do not have are left out, see --columns: {}",
+                late.join(", ")
+            ));
+        }
         Ok(())
     }
 
@@ -146,6 +159,7 @@ impl Writer {
         let waiting = std::mem::take(&mut self.waiting);
         if self.columns.is_empty() {
             waiting.iter().for_each(|document| collect_columns(document, "", &mut self.columns));
+            self.seen.clone_from(&self.columns);
         }
         if !self.header_written && !self.columns.is_empty() {
             self.header_written = true;

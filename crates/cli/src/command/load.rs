@@ -102,8 +102,8 @@ pub(crate) async fn load(
 ) -> Result<(), Failure> {
     let loaded = load_records(input, bytes, collection, options).await?;
     let sentence = format!(
-        "{} documents in {:.1} s ({}/s), {} rejected",
-        output::grouped(loaded.documents),
+        "{} in {:.1} s ({}/s), {} rejected",
+        output::documents(loaded.documents),
         loaded.elapsed.as_secs_f64(),
         output::grouped(loaded.rate()),
         output::grouped(loaded.rejected),

@@ -2,6 +2,7 @@
 //!
 //! Used by `load`. A record that cannot be read is handed on with the reason, and reading goes on behind it.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, Read};
 
 use bson::{Bson, Document, RawDocumentBuf};
@@ -68,6 +69,10 @@ fn read_values(input: Box<dyn BufRead + Send>, take: &mut dyn FnMut(Record) -> b
     let mut splitter = Splitter { input, bytes_read: 0, in_array: false, ended: false };
     for number in 1.. {
         let Some(text) = splitter.next()? else {
+            if let Some(reason) = splitter.bad_end()? {
+                let bytes_read = splitter.bytes_read;
+                take(Record { number, document: Err(reason.to_owned()), bytes_read });
+            }
             return Ok(());
         };
         if !take(Record { number, document: parse(&text), bytes_read: splitter.bytes_read }) {
@@ -136,6 +141,19 @@ impl Splitter {
         Ok(None)
     }
 
+    /// What is wrong with the end of the input, behind its last document.
+    fn bad_end(&mut self) -> Result<Option<&'static str>, Failure> {
+        if self.in_array && !self.ended {
+            return Ok(Some("the array is not closed: the input is cut off"));
+        }
+        while let Some(byte) = self.byte()? {
+            if !byte.is_ascii_whitespace() {
+                return Ok(Some("there is more behind the end of the array"));
+            }
+        }
+        Ok(None)
+    }
+
     fn byte(&mut self) -> Result<Option<u8>, Failure> {
         let byte = self.input.fill_buf()?.first().copied();
         if byte.is_some() {
@@ -164,16 +182,19 @@ fn read_csv(
     take: &mut dyn FnMut(Record) -> bool,
 ) -> Result<(), Failure> {
     let has_header = options.columns.is_empty();
-    let mut reader = csv::ReaderBuilder::new().has_headers(has_header).flexible(true).from_reader(input);
+    let mut reader =
+        csv::ReaderBuilder::new().has_headers(has_header).flexible(true).from_reader(Quotes::of(input));
     let columns = if has_header {
         reader.headers().map_err(|error| Failure::refused(format!("the header: {error}")))?.clone()
     } else {
         csv::StringRecord::from(options.columns.clone())
     };
+    check_columns(&columns)?;
     let mut row = csv::StringRecord::new();
     for number in 1.. {
         let document = match reader.read_record(&mut row) {
             Ok(false) => return Ok(()),
+            Ok(true) if reader.get_ref().never_closed() => Err("a quote is never closed".to_owned()),
             Ok(true) => csv_document(&columns, &row, options.infer_types),
             Err(error) if error.is_io_error() => return Err(Failure::refused(error)),
             Err(error) => Err(error.to_string()),
@@ -183,6 +204,59 @@ fn read_csv(
         }
     }
     Ok(())
+}
+
+/// Of two columns with one name, one would be lost.
+fn check_columns(columns: &csv::StringRecord) -> Result<(), Failure> {
+    let mut seen = BTreeSet::new();
+    match columns.iter().find(|column| !seen.insert(*column)) {
+        Some(twice) => Err(Failure::refused(format!("the column {twice:?} is there twice"))),
+        None => Ok(()),
+    }
+}
+
+/// The input of the CSV reader, which takes the end of the input for the end of a quoted cell.
+struct Quotes {
+    input: Box<dyn BufRead + Send>,
+    cell: Cell,
+    ended: bool,
+}
+
+/// Where in a cell the input is.
+enum Cell {
+    Start,
+    Plain,
+    Quoted,
+    /// Behind a quote in a quoted cell: its end, or the first half of a doubled quote.
+    Closed,
+}
+
+impl Quotes {
+    fn of(input: Box<dyn BufRead + Send>) -> Quotes {
+        Quotes { input, cell: Cell::Start, ended: false }
+    }
+
+    /// Whether the input has ended within a quoted cell.
+    fn never_closed(&self) -> bool {
+        self.ended && matches!(self.cell, Cell::Quoted)
+    }
+}
+
+impl Read for Quotes {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let length = self.input.read(buffer)?;
+        self.ended = length == 0;
+        for byte in buffer.iter().take(length) {
+            self.cell = match (&self.cell, byte) {
+                (Cell::Start | Cell::Closed, b'"') => Cell::Quoted,
+                (Cell::Quoted, b'"') => Cell::Closed,
+                (Cell::Quoted, _) => Cell::Quoted,
+                (_, b',' | b'\n' | b'\r') => Cell::Start,
+                _ => Cell::Plain,
+            };
+        }
+        Ok(length)
+    }
 }
 
 /// A row as a document: empty cells are left out, dotted columns become nested documents.

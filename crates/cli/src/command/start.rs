@@ -75,6 +75,12 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
             LogFormat::Json => server::LogFormat::Json,
         }),
     };
-    server::main(&options)
-        .map_err(|failure| Failure { message: failure.to_string(), exit_code: failure.exit_code() })
+    server::main(&options).map_err(|failure| {
+        let message = match &failure {
+            server::Failure::Options(_) => failure.to_string(),
+            // The log has said it.
+            _ => String::new(),
+        };
+        Failure { message, exit_code: failure.exit_code() }
+    })
 }

@@ -5,7 +5,7 @@
 /// How the text ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Balance {
-    /// Everything is closed (or closed too often, which the parser will report).
+    /// Everything is closed, or closed wrongly, which the parser will report.
     Closed,
     /// A bracket or a block comment is open: more lines must follow.
     Open,
@@ -13,13 +13,16 @@ pub enum Balance {
 
 /// Looks at brackets outside of strings, regular expressions and comments.
 pub fn balance(text: &str) -> Balance {
-    let mut depth = 0i64;
+    let mut open = Vec::new();
     let mut previous = '(';
     let mut chars = text.chars().peekable();
     while let Some(c) = chars.next() {
         match (c, chars.peek()) {
-            ('(' | '[' | '{', _) => depth += 1,
-            (')' | ']' | '}', _) => depth -= 1,
+            ('(', _) => open.push(')'),
+            ('[', _) => open.push(']'),
+            ('{', _) => open.push('}'),
+            // No further line mends a bracket that closes another one.
+            (')' | ']' | '}', _) if open.pop() != Some(c) => return Balance::Closed,
             ('"' | '\'', _) => skip_quoted(&mut chars, c),
             ('/', Some('/')) => while chars.next_if(|c| *c != '\n').is_some() {},
             ('/', Some('*')) => {
@@ -36,7 +39,7 @@ pub fn balance(text: &str) -> Balance {
             previous = c;
         }
     }
-    if depth > 0 { Balance::Open } else { Balance::Closed }
+    if open.is_empty() { Balance::Closed } else { Balance::Open }
 }
 
 /// A string ends at its quote or, unclosed, at the line's end.
@@ -63,4 +66,19 @@ fn skip_comment(chars: &mut std::iter::Peekable<std::str::Chars<'_>>) -> bool {
         previous = c;
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_statement_goes_on_while_a_bracket_is_open_and_ends_where_one_is_closed_wrongly() {
+        for open in ["db.a.find({", "db.a.find({b: [1,", "find a {b: \")\"", "f(/[)]/", "/* {"] {
+            assert_eq!(balance(open), Balance::Open, "{open}");
+        }
+        for closed in ["db.a.find({b: [1]})", "find a", "db.a.find({)", "f([}", "f())", "f(\"{[\") // ("] {
+            assert_eq!(balance(closed), Balance::Closed, "{closed}");
+        }
+    }
 }

@@ -65,6 +65,7 @@ fn editor(names: Arc<Mutex<Names>>) -> Reedline {
         .with_validator(Box::new(BalanceValidator))
         .with_hinter(Box::new(DefaultHinter::default()))
         .with_menu(ReedlineMenu::EngineCompleter(Box::new(menu)))
+        .with_quick_completions(true)
         .with_edit_mode(Box::new(Emacs::new(keys)));
     let history = history_file().and_then(|path| FileBackedHistory::with_file(HISTORY_LINES_MAX, path).ok());
     match history {

@@ -43,6 +43,7 @@ pub(crate) use limit::memory_bytes;
 pub(crate) use operand::{Operand, is_nullish, kind_name};
 use operators::Operator;
 pub use operators::operator_names;
+pub use variable::command_variables;
 
 use crate::context::{EvalContext, Variables};
 use crate::path::Path;

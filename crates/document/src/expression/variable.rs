@@ -1,10 +1,11 @@
-//! `$let` and `$literal`.
+//! `$let` and `$literal`, and the `let` of commands.
 
 use base::{Code, Error, Result};
 
 use super::parse::{Parser, not_an_object};
 use super::{Call, Expression, Operand, Outcome};
-use crate::value::Value;
+use crate::context::{EvalContext, Variables};
+use crate::value::{DocRef, RawDoc, Value};
 
 /// The value as it stands, without reading `$` in it.
 pub(crate) fn parse_literal(value: &Value<'_>, _: &mut Parser<'_>) -> Result<Vec<Option<Expression>>> {
@@ -46,6 +47,27 @@ pub(crate) fn apply_let<'a>(call: &Call<'a>) -> Outcome<'a> {
     let body = call.len().saturating_sub(1);
     let values: Vec<_> = (0..body).map(|index| call.get(index)).collect::<Result<_>>()?;
     Ok(call.get_with(body, &values)?.map(Operand::Owned))
+}
+
+/// The variables of a command's `let`: expressions that read no document, each of which may use those before it.
+///
+/// Errors are MongoDB's: `FailedToParse` (9) for a name, 4890500 for an expression that reads a field, and those of
+/// expressions.
+pub fn command_variables(given: DocRef<'_>, cx: &EvalContext) -> Result<Variables> {
+    const NOTHING: &[u8] = &[5, 0, 0, 0, 0];
+    let mut variables = Variables::default();
+    for (name, value) in given.iter() {
+        check_name(name)?;
+        let expression = Expression::parse(&value, &variables)?;
+        if expression.field_paths().is_none_or(|paths| !paths.is_empty()) {
+            let message = "Command let Expression tried to access a field, but this is not allowed because command \
+                           let Expressions run before the query examines any documents.";
+            return Err(Error::new(Code(4_890_500), message));
+        }
+        let value = expression.evaluate(DocRef::Raw(RawDoc::new(NOTHING)), cx)?;
+        variables.insert(name, value.unwrap_or(bson::Bson::Null));
+    }
+    Ok(variables)
 }
 
 /// Checks the name of a variable that a user binds.

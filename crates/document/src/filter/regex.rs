@@ -49,7 +49,7 @@ impl Regex {
                 }
             };
         }
-        let compiled = builder.build().map_err(|error| invalid(&error.to_string()))?;
+        let compiled = builder.build().map_err(|error| invalid(&reason(&error)))?;
         Ok(Regex { pattern: pattern.to_owned(), options: options.to_owned(), compiled: Arc::new(compiled) })
     }
 
@@ -109,6 +109,17 @@ impl Regex {
             }
             _ => Ok(false),
         }
+    }
+}
+
+/// Why a pattern does not compile, in words about the pattern.
+fn reason(error: &fancy_regex::Error) -> String {
+    match error {
+        fancy_regex::Error::CompileError(error) => match error.as_ref() {
+            fancy_regex::CompileError::InnerError(_) => "pattern is too large".to_owned(),
+            other => other.to_string(),
+        },
+        other => other.to_string(),
     }
 }
 

@@ -71,7 +71,7 @@ pub(crate) fn parse(call: &Call<'_>) -> Result<AggregateCommand> {
         pipeline,
         batch_size,
         hint: call.hint(),
-        variables: call.document("let"),
+        variables: call.variables()?,
     })
 }
 

@@ -59,7 +59,7 @@ pub(crate) fn parse(call: &Call<'_>) -> Result<DeleteCommand> {
         statement_ids: call.statement_ids(documents.len())?,
         statements: documents.iter().map(|document| statement(call, document)).collect::<Result<_>>()?,
         ordered: call.fields.bool("ordered").unwrap_or(true),
-        variables: call.document("let"),
+        variables: call.variables()?,
     })
 }
 

@@ -1,6 +1,6 @@
 //! `dropDatabase`: removes all collections of a database.
 
-use base::{Error, Result};
+use base::{Code, Error, Result};
 use document::Value;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -19,6 +19,10 @@ fn run<'c>(call: &'c Call<'_>) -> BoxFuture<'c, Result<Reply>> {
     async move {
         if !matches!(call.target.decode(), Some(Value::Int32(1) | Value::Int64(1) | Value::Double(1.0))) {
             return Err(Error::bad_value("have to pass 1 as db parameter"));
+        }
+        if call.database == "admin" {
+            let message = "Dropping the 'admin' database is prohibited.";
+            return Err(Error::new(Code::ILLEGAL_OPERATION, message));
         }
         call.state.backend.drop_database(&call.context, call.database).await?;
         let mut reply = Reply::new();

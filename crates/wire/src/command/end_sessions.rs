@@ -14,9 +14,14 @@ pub(crate) const SPEC: Spec =
 
 fn run(call: &Call<'_>) -> Result<Reply> {
     let sessions = listed_sessions(call)?;
-    call.state.clients.interrupt_sessions(call.client.id, |session| sessions.contains(&session));
-    sessions.iter().for_each(|session| call.state.backend.end_session(*session));
+    end(call, &|session| sessions.contains(&session));
     Ok(Reply::new().ok())
+}
+
+/// Interrupts what others run in the sessions that `ended` selects, and closes their cursors.
+pub(super) fn end(call: &Call<'_>, ended: &dyn Fn(SessionId) -> bool) {
+    call.state.clients.interrupt_sessions(call.client.id, ended);
+    call.state.backend.end_sessions(ended);
 }
 
 /// The session ids in the array that is the command's value.

@@ -62,7 +62,7 @@ pub(crate) fn parse(call: &Call<'_>) -> Result<FindCommand> {
         batch_size: call.fields.non_negative("batchSize")?,
         single_batch: call.fields.bool("singleBatch").unwrap_or(false),
         hint: call.hint(),
-        variables: call.document("let"),
+        variables: call.variables()?,
     })
 }
 

@@ -57,7 +57,7 @@ pub(crate) fn parse(call: &Call<'_>) -> Result<FindAndModifyCommand> {
         projection: call.document("fields"),
         array_filters: array_filters(call.message(), &call.fields, call.spec.name)?,
         hint: call.hint(),
-        variables: call.document("let"),
+        variables: call.variables()?,
     })
 }
 

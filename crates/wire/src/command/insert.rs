@@ -1,10 +1,11 @@
-//! `insert`: adds documents. Gives every document an `_id`, first among its fields, and refuses those that may not be
-//! stored, each as a write error of its own.
+//! `insert`: adds documents. Gives every document an `_id`, first among its fields, and the time to its empty timestamps;
+//! refuses those that may not be stored, each as a write error of its own.
 
 use base::limits::DOCUMENT_BYTES_MAX;
 use base::{Code, Error, Result};
 use bytes::{BufMut, BytesMut};
 use document::validate::validate;
+use document::value::RawElement;
 use document::{DocBuf, DocRef, Value};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -135,26 +136,54 @@ fn storable(state: &State, document: DocBuf) -> Result<DocBuf> {
             "object to insert too large. size in bytes: {bytes_len}, max size: {DOCUMENT_BYTES_MAX}"
         )));
     }
-    let mut elements = document.as_raw().iter();
-    let first = elements.next_element();
-    if let Some(first) = first.filter(|first| first.name == b"_id") {
-        check_id(first.decode())?;
-        check_only_id(&document)?;
+    let survey = Survey::of(&document)?;
+    let id = document.as_raw().get("_id");
+    check_id(id)?;
+    if survey.id_first && !survey.empty_timestamps {
         return Ok(document);
     }
-    let id_document = match document.as_raw().get("_id") {
-        Some(id) => {
-            check_id(Some(id))?;
-            check_only_id(&document)?;
-            bson::doc! { "_id": id.to_bson() }
-        }
+    let id_document = match id {
+        Some(id) => bson::doc! { "_id": id.to_bson() },
         None => bson::doc! { "_id": state.new_object_id() },
     };
-    with_id_first(&DocBuf::encode(&id_document)?, &document)
+    with_id_first(state, &DocBuf::encode(&id_document)?, &document)
 }
 
-/// Puts the only field of `id_document` before the others of `document`.
-fn with_id_first(id_document: &DocBuf, document: &DocBuf) -> Result<DocBuf> {
+/// What decides whether a document is stored as it came.
+struct Survey {
+    /// Whether its first field is `_id`.
+    id_first: bool,
+    /// Whether a field other than `_id` is the timestamp that stands for the time of the insert.
+    empty_timestamps: bool,
+}
+
+impl Survey {
+    /// Fails on a document with two `_id`: it would be found by one and stored under the other.
+    fn of(document: &DocBuf) -> Result<Survey> {
+        let mut survey = Survey { id_first: false, empty_timestamps: false };
+        let mut elements = document.as_raw().iter();
+        let mut ids = 0;
+        for position in 0.. {
+            let Some(element) = elements.next_element() else { break };
+            if element.name == b"_id" {
+                ids += 1;
+                survey.id_first |= position == 0;
+            }
+            survey.empty_timestamps |= is_empty_timestamp(&element);
+        }
+        if ids > 1 {
+            return Err(Error::bad_value("can't have multiple _id fields in one document"));
+        }
+        Ok(survey)
+    }
+}
+
+fn is_empty_timestamp(element: &RawElement<'_>) -> bool {
+    element.tag == 0x11 && element.value == [0; 8] && element.name != b"_id"
+}
+
+/// Puts the only field of `id_document` before the others of `document`, among which empty timestamps become the time.
+fn with_id_first(state: &State, id_document: &DocBuf, document: &DocBuf) -> Result<DocBuf> {
     let mut out = BytesMut::with_capacity(document.bytes().len() + id_document.bytes().len());
     out.put_i32_le(0);
     let id_end = id_document.bytes().len().saturating_sub(1);
@@ -165,7 +194,10 @@ fn with_id_first(id_document: &DocBuf, document: &DocBuf) -> Result<DocBuf> {
             out.put_u8(element.tag);
             out.extend_from_slice(element.name);
             out.put_u8(0);
-            out.extend_from_slice(element.value);
+            match is_empty_timestamp(&element) {
+                true => out.put_u64_le(state.new_timestamp().to_u64()),
+                false => out.extend_from_slice(element.value),
+            }
         }
     }
     out.put_u8(0);
@@ -179,19 +211,6 @@ fn with_id_first(id_document: &DocBuf, document: &DocBuf) -> Result<DocBuf> {
         )));
     }
     Ok(DocBuf::from_validated(out.freeze()))
-}
-
-/// A document with two `_id` would be found by one and stored under the other.
-fn check_only_id(document: &DocBuf) -> Result<()> {
-    let mut elements = document.as_raw().iter();
-    let mut count = 0;
-    while let Some(element) = elements.next_element() {
-        count += usize::from(element.name == b"_id");
-    }
-    if count > 1 {
-        return Err(Error::bad_value("can't have multiple _id fields in one document"));
-    }
-    Ok(())
 }
 
 fn check_id(id: Option<Value<'_>>) -> Result<()> {
@@ -229,7 +248,7 @@ mod tests {
             bytes.extend_from_slice(&field.repeat(copies));
             bytes.put_u8(0);
             let document = DocBuf::from_validated(bytes.freeze());
-            assert_eq!(check_only_id(&document).is_ok(), allowed, "{copies} fields _id");
+            assert_eq!(Survey::of(&document).is_ok(), allowed, "{copies} fields _id");
         }
     }
 }

@@ -1,9 +1,11 @@
-//! `killAllSessions`: interrupts what runs in any session. Without users, every session is everybody's.
+//! `killAllSessions`: interrupts what runs in any session and closes their cursors. Without users, every session is
+//! everybody's.
 
 use base::Result;
 use document::{Kind, Value};
 
 use super::Spec;
+use super::end_sessions::end;
 use crate::call::Call;
 use crate::fields::{Accepts, wrong_type};
 use crate::reply::Reply;
@@ -15,6 +17,6 @@ fn run(call: &Call<'_>) -> Result<Reply> {
         let kind = call.target.decode().map_or(Kind(0), |value| value.kind());
         return Err(wrong_type(call.spec.name, call.spec.name, kind, Accepts::Array));
     };
-    call.state.clients.interrupt_sessions(call.client.id, |_| true);
+    end(call, &|_| true);
     Ok(Reply::new().ok())
 }

@@ -1,9 +1,9 @@
-//! `killSessions`: interrupts what runs in these sessions; an empty list means all of them.
+//! `killSessions`: interrupts what runs in these sessions and closes their cursors; an empty list means all of them.
 
 use base::Result;
 
 use super::Spec;
-use super::end_sessions::listed_sessions;
+use super::end_sessions::{end, listed_sessions};
 use crate::call::Call;
 use crate::reply::Reply;
 
@@ -12,8 +12,6 @@ pub(crate) const SPEC: Spec =
 
 fn run(call: &Call<'_>) -> Result<Reply> {
     let sessions = listed_sessions(call)?;
-    let concerned = |session| sessions.is_empty() || sessions.contains(&session);
-    call.state.clients.interrupt_sessions(call.client.id, concerned);
-    sessions.iter().for_each(|session| call.state.backend.end_session(*session));
+    end(call, &|session| sessions.is_empty() || sessions.contains(&session));
     Ok(Reply::new().ok())
 }

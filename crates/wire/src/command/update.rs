@@ -67,7 +67,7 @@ pub(crate) fn parse(call: &Call<'_>) -> Result<UpdateCommand> {
         statement_ids: call.statement_ids(documents.len())?,
         statements: documents.iter().map(|document| statement(call, document)).collect::<Result<_>>()?,
         ordered: call.fields.bool("ordered").unwrap_or(true),
-        variables: call.document("let"),
+        variables: call.variables()?,
     })
 }
 
@@ -77,7 +77,10 @@ fn statement(call: &Call<'_>, document: &DocBuf) -> Result<UpdateStatement> {
     let multi = fields.bool("multi").unwrap_or(false);
     let statement = UpdateStatement {
         filter: share("q").expect("a required field is there"),
-        update: update_spec(document.bytes(), &fields, "u").expect("a required field is there")?,
+        update: match update_spec(document.bytes(), &fields, "u").expect("a required field is there")? {
+            UpdateSpec::Document(document) if multi => UpdateSpec::Operators(document),
+            other => other,
+        },
         multi,
         upsert: fields.bool("upsert").unwrap_or(false),
         array_filters: array_filters(document.bytes(), &fields, "update.updates")?,
@@ -88,7 +91,7 @@ fn statement(call: &Call<'_>, document: &DocBuf) -> Result<UpdateStatement> {
     if multi && statement.sort.is_some() {
         return Err(Error::failed_to_parse("Cannot specify sort with multi=true"));
     }
-    if statement.constants.is_some() && matches!(statement.update, UpdateSpec::Document(_)) {
+    if statement.constants.is_some() && !matches!(statement.update, UpdateSpec::Pipeline(_)) {
         return Err(Error::failed_to_parse("Constant values may only be specified for pipeline updates"));
     }
     Ok(statement)

@@ -24,6 +24,8 @@ pub(crate) struct Recorder {
 }
 
 const CURSOR: CursorId = CursorId(42);
+/// The session that scripts use.
+const SESSION: SessionId = SessionId(0x0011_2233_4455_6677_8899_AABB_CCDD_EEFF_u128.to_be_bytes());
 
 impl Recorder {
     fn note(&self, cx: &OperationContext, mut what: String) -> Result<()> {
@@ -65,6 +67,7 @@ fn hint(hint: &Option<Hint>) -> String {
 fn update_spec(update: &UpdateSpec) -> String {
     match update {
         UpdateSpec::Document(document) => show_buf(document),
+        UpdateSpec::Operators(document) => format!("operators {}", show_buf(document)),
         UpdateSpec::Pipeline(stages) => show_bufs(stages),
     }
 }
@@ -321,8 +324,10 @@ impl Backend for Recorder {
         Ok(bson::doc! { "valid": true })
     }
 
-    fn end_session(&self, session: SessionId) {
-        self.asked.lock().push(format!("end session {session:?}"));
+    fn end_sessions(&self, ended: &dyn Fn(SessionId) -> bool) {
+        let of = |session| if ended(session) { "ends" } else { "stays" };
+        let (known, unknown) = (of(SESSION), of(SessionId([0; 16])));
+        self.asked.lock().push(format!("session {SESSION:?} {known}, any other {unknown}"));
     }
 
     fn data_nodes(&self) -> usize {
