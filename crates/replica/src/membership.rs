@@ -273,7 +273,10 @@ fn decode_group(stored: &[u8]) -> Option<(Vec<ReplicaId>, &[u8])> {
     Some((group, rest))
 }
 
-fn decode_nodes(stored: &[u8]) -> Option<(Vec<(ReplicaId, NodeId)>, &[u8])> {
+/// Replicas with their nodes, and what follows them.
+type Nodes<'a> = (Vec<(ReplicaId, NodeId)>, &'a [u8]);
+
+fn decode_nodes(stored: &[u8]) -> Option<Nodes<'_>> {
     let (count, mut rest) = stored.split_first_chunk::<4>()?;
     let mut nodes = Vec::new();
     for _ in 0..u32::from_be_bytes(*count) {

@@ -93,6 +93,8 @@ struct Shared {
     dirty: AtomicBool,
     /// Bytes applied since the memtables were last measured.
     unmeasured_bytes: AtomicU64,
+    /// Journals below this number may keep the files of dropped keyspaces on the disk.
+    release_journals_below: AtomicU64,
     poison: Mutex<Option<Fault>>,
     wake: maintenance::Wake,
 }
@@ -162,7 +164,11 @@ impl Store for FjallStore {
         self.shared.poisoning(persisting.note.reserve(self.shared.db.seqno()))?;
         // The note goes first: a keyspace without a note is fine, a note without its data is damage.
         self.shared.poisoning(persisting.note.forget(name))?;
-        self.shared.checked(|| self.shared.db.delete_keyspace(keyspace.tree.clone()))
+        self.shared.checked(|| self.shared.db.delete_keyspace(keyspace.tree.clone()))?;
+        let newest = self.shared.poisoning(persisting.journals.newest())?;
+        self.shared.release_journals_below.fetch_max(newest, Ordering::AcqRel);
+        self.shared.wake.wake();
+        Ok(())
     }
 
     fn keyspaces(&self) -> Result<Vec<KeyspaceName>> {
@@ -241,6 +247,7 @@ impl Shared {
             persisting: Mutex::new(Persisting { note, journals }),
             dirty: AtomicBool::new(false),
             unmeasured_bytes: AtomicU64::new(0),
+            release_journals_below: AtomicU64::new(0),
             poison: Mutex::new(None),
             wake: maintenance::Wake::default(),
         });

@@ -84,12 +84,27 @@ impl JournalFiles {
         Ok(())
     }
 
+    /// The number of the file that is written.
+    pub(super) fn newest(&self) -> Result<u64> {
+        self.numbers()?.last().copied().ok_or_else(|| self.gone())
+    }
+
+    /// The number of the oldest file that `fjall` has not removed.
+    pub(super) fn oldest(&self) -> Result<u64> {
+        self.numbers()?.first().copied().ok_or_else(|| self.gone())
+    }
+
+    fn numbers(&self) -> Result<Vec<u64>> {
+        numbers(&self.directory)
+    }
+
+    fn gone(&self) -> Fault {
+        Fault::corruption(format!("the journal of the store in {} is gone", self.directory.display()))
+    }
+
     /// Makes durable what was written to the journal before the call. Returns how far it reaches at least.
     pub(super) fn sync(&mut self) -> Result<JournalPosition> {
-        let numbers = numbers(&self.directory)?;
-        let number = *numbers.last().ok_or_else(|| {
-            Fault::corruption(format!("the journal of the store in {} is gone", self.directory.display()))
-        })?;
+        let number = self.newest()?;
         let path = path_of(&self.directory, number);
         let file = match self.newest.take() {
             Some((known, file)) if known == number => file,

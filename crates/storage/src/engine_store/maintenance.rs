@@ -1,5 +1,5 @@
 //! The store's background thread: makes the journal durable once in a while, keeps the memory of unwritten changes
-//! within its budget, and frees old journals that idle keyspaces pin.
+//! within its budget, and frees old journals that idle keyspaces pin, and with them what dropped keyspaces leave.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -76,6 +76,7 @@ fn run(shared: &Shared) {
         let due = persisted.elapsed() >= interval;
         let result = (|| {
             write_largest_memtables(shared)?;
+            release_dropped(shared)?;
             if due {
                 persisted = std::time::Instant::now();
                 journals = free_journals(shared, journals)?;
@@ -114,15 +115,35 @@ fn write_largest_memtables(shared: &Shared) -> Result<()> {
 /// enough for that. Returns the number of journals, and does nothing until it exceeds the number `before`.
 fn free_journals(shared: &Shared, before: usize) -> Result<usize> {
     let count = shared.db.journal_count();
-    if count <= shared.options.journals_max || count <= before {
-        return Ok(count);
+    if count > shared.options.journals_max && count > before {
+        write_all_memtables(shared)?;
     }
+    Ok(count)
+}
+
+/// Starts writing to tables what keeps the journals of dropped keyspaces. `fjall` leaves the files of a dropped keyspace
+/// on the disk while an old journal names it, and looks at its journals only when it writes a table: on a full disk,
+/// where nothing is written, the room would never come back. Where no keyspace has anything to write, this waits for the
+/// next that has: on a node it is the catalog, which notes each drop.
+fn release_dropped(shared: &Shared) -> Result<()> {
+    let below = shared.release_journals_below.load(Ordering::Acquire);
+    if below > 0 {
+        if shared.persisting.lock().journals.oldest()? < below {
+            return write_all_memtables(shared);
+        }
+        // Another drop may have raised the number meanwhile.
+        let _ = shared.release_journals_below.compare_exchange(below, 0, Ordering::AcqRel, Ordering::Acquire);
+    }
+    Ok(())
+}
+
+fn write_all_memtables(shared: &Shared) -> Result<()> {
     for keyspace in keyspaces(shared) {
         if memtable_bytes(&keyspace) > 0 {
             shared.checked(|| keyspace.tree.rotate_memtable())?;
         }
     }
-    Ok(count)
+    Ok(())
 }
 
 fn keyspaces(shared: &Shared) -> Vec<Arc<Keyspace>> {

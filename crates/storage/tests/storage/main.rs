@@ -6,6 +6,7 @@ mod crash_store;
 mod directory;
 mod faulty_files;
 mod group_commit;
+mod keyspaces;
 mod model;
 mod scripts;
 mod support;
