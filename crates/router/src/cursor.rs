@@ -78,10 +78,7 @@ impl Registry {
     ) -> Result<OpenCursor> {
         let mut slots = self.slots.lock();
         let slot = slots.get_mut(&id).ok_or_else(|| not_found(id))?;
-        let found = match slot {
-            Slot::Idle { open, .. } => &open.namespace,
-            Slot::InUse { namespace, .. } => namespace,
-        };
+        let found = slot.namespace();
         if found != namespace {
             let message =
                 format!("Requested getMore on namespace '{namespace}', but cursor belongs to '{found}'");
@@ -134,8 +131,17 @@ impl Registry {
 
     /// Closes the cursors of the sessions that `ended` selects; one that is in use, as soon as it is not.
     pub(crate) fn kill_sessions(&self, ended: impl Fn(SessionId) -> bool) {
+        self.close(|slot| slot.session().is_some_and(&ended));
+    }
+
+    /// Closes all cursors of a namespace; one that is in use, as soon as it is not.
+    pub(crate) fn kill_namespace(&self, namespace: &str) {
+        self.close(|slot| slot.namespace() == namespace);
+    }
+
+    fn close(&self, concerns: impl Fn(&Slot) -> bool) {
         self.slots.lock().retain(|_, slot| {
-            let concerned = slot.session().is_some_and(&ended);
+            let concerned = concerns(slot);
             match slot {
                 Slot::Idle { .. } => !concerned,
                 Slot::InUse { killed, .. } => {
@@ -160,6 +166,13 @@ impl Registry {
 }
 
 impl Slot {
+    fn namespace(&self) -> &str {
+        match self {
+            Slot::Idle { open, .. } => &open.namespace,
+            Slot::InUse { namespace, .. } => namespace,
+        }
+    }
+
     fn connection(&self) -> u64 {
         match self {
             Slot::Idle { open, .. } => open.connection,
@@ -260,6 +273,22 @@ mod tests {
         assert!(registry.take(idle, "a.b", OWN).is_err());
         assert!(registry.take(other, "a.b", OTHER).is_ok());
         assert!(registry.take(free, "a.b", None).is_ok());
+    }
+
+    #[test]
+    fn a_dropped_namespace_closes_its_cursors_and_no_others() {
+        let (registry, entropy) = (Registry::default(), Count(0.into()));
+        let insert = |open| registry.insert(open, &entropy, MonoTime::default()).expect("registered");
+        let (idle, used) = (insert(open()), insert(open()));
+        let other = insert(OpenCursor { namespace: "a.c".into(), ..open() });
+        let taken = registry.take(used, "a.b", OWN).expect("idle");
+        registry.kill_namespace("a.b");
+        assert_eq!(
+            registry.take(idle, "a.b", OWN).err().map(|error| error.code),
+            Some(Code::CURSOR_NOT_FOUND)
+        );
+        assert!(!registry.put_back(used, taken, MonoTime::default()));
+        assert!(registry.take(other, "a.c", OWN).is_ok());
     }
 
     #[test]

@@ -72,6 +72,8 @@ impl Router {
         else {
             unreachable!("the catalog answers a drop with its collection")
         };
+        // Their views would keep the collection's files on the disk for as long as nobody reads on.
+        self.cursors.kill_namespace(&record.namespace.to_string());
         self.remove_dropped(&record).await?;
         Ok(record.indexes.len())
     }
