@@ -58,8 +58,9 @@ pub const STORE_UNFLUSHED_BYTES_MAX: u64 = 64 * 1024 * 1024;
 pub const MAILBOX_REQUESTS_MAX: usize = 16_384;
 /// Candidates of a multi-document update or delete that go into the owner loop at a time.
 pub const MULTI_WRITE_BATCH: usize = 1_000;
-/// Free bytes of disk below which client writes are refused.
-pub const DISK_RESERVE_BYTES_DEFAULT: u64 = 512 * 1024 * 1024;
+/// Free bytes of disk below which client writes are refused. Compaction goes on then: after a fast load it was seen to take
+/// 500 MiB more before it gave any back.
+pub const DISK_RESERVE_BYTES_DEFAULT: u64 = 1024 * 1024 * 1024;
 
 const _: () =
     assert!(DOCUMENT_BYTES_MAX * 2 < MESSAGE_BYTES_MAX, "a message carries a document and its command");

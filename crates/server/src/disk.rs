@@ -9,8 +9,13 @@ use storage::DataDirectory;
 use tracing::{info, warn};
 use wire::State;
 
-/// How often the free space is looked at.
+/// How often the free space is looked at while there is plenty.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// How often where little more than the reserve is free: fast writers fill hundreds of MiB in a second.
+const INTERVAL_NEAR_RESERVE: Duration = Duration::from_millis(50);
+/// Plenty is this many times the reserve, and at least so many bytes.
+const PLENTY_RESERVES: u64 = 4;
+const PLENTY_BYTES: u64 = 2 << 30;
 /// Writes come back when this many sixteenths of the reserve are free on top of it, so that they do not flicker.
 const HYSTERESIS_SIXTEENTHS: u64 = 1;
 
@@ -36,11 +41,16 @@ pub(crate) async fn watch(
                     tell(&state, next, free_bytes, reserve_bytes, &directory);
                 }
                 space = next;
+                tokio::time::sleep(interval(free_bytes, reserve_bytes)).await;
             }
             Err(fault) => return fault,
         }
-        tokio::time::sleep(INTERVAL).await;
     }
+}
+
+fn interval(free_bytes: u64, reserve_bytes: u64) -> Duration {
+    let plenty = free_bytes >= reserve_bytes.saturating_mul(PLENTY_RESERVES) && free_bytes >= PLENTY_BYTES;
+    if plenty { INTERVAL } else { INTERVAL_NEAR_RESERVE }
 }
 
 fn judge(space: Space, free_bytes: u64, reserve_bytes: u64) -> Space {
@@ -82,5 +92,14 @@ mod tests {
         assert_eq!(judge(Space::Enough, 1_599, 1_600), Space::Low);
         assert_eq!(judge(Space::Low, 1_699, 1_600), Space::Low);
         assert_eq!(judge(Space::Low, 1_700, 1_600), Space::Enough);
+    }
+
+    #[test]
+    fn the_space_is_looked_at_more_often_near_the_reserve() {
+        const GIB: u64 = 1 << 30;
+        assert_eq!(interval(9 * GIB, 2 * GIB), INTERVAL);
+        assert_eq!(interval(7 * GIB, 2 * GIB), INTERVAL_NEAR_RESERVE);
+        assert_eq!(interval(GIB, 0), INTERVAL_NEAR_RESERVE);
+        assert_eq!(interval(9 * GIB, u64::MAX), INTERVAL_NEAR_RESERVE);
     }
 }
