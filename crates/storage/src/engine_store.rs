@@ -65,7 +65,7 @@ impl Default for StoreOptions {
     fn default() -> StoreOptions {
         StoreOptions {
             cache_bytes: 256 << 20,
-            memtable_bytes_max: 64 << 20,
+            memtable_bytes_max: 48 << 20,
             block_bytes: 16 << 10,
             compress: true,
             separate_values_from_bytes: None,
