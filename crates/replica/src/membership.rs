@@ -126,7 +126,12 @@ impl Membership {
 
     /// Reads the stored form. Faults when it is not what [`Membership::encode`] wrote.
     pub(crate) fn decode(stored: &[u8]) -> storage::Result<Membership> {
-        decode(stored).ok_or_else(|| Fault::corruption("the stored membership of a replica is damaged"))
+        decode(stored).ok_or_else(|| match (is_intact(stored), stored.first()) {
+            (true, Some(&version)) if version != VERSION => Fault::directory(format!(
+                "the stored membership of a replica has version {version}, and this program reads version {VERSION}"
+            )),
+            _ => Fault::corruption("the stored membership of a replica is damaged"),
+        })
     }
 }
 
@@ -244,11 +249,13 @@ fn encode_nodes(nodes: impl Iterator<Item = (ReplicaId, NodeId)>, out: &mut Vec<
     }
 }
 
+fn is_intact(stored: &[u8]) -> bool {
+    let parts = stored.split_last_chunk::<4>();
+    parts.is_some_and(|(body, checksum)| crc32fast::hash(body) == u32::from_le_bytes(*checksum))
+}
+
 fn decode(stored: &[u8]) -> Option<Membership> {
-    let (body, checksum) = stored.split_last_chunk::<4>()?;
-    if crc32fast::hash(body) != u32::from_le_bytes(*checksum) {
-        return None;
-    }
+    let (body, _) = stored.split_last_chunk::<4>().filter(|_| is_intact(stored))?;
     let (&VERSION, rest) = body.split_first()? else { return None };
     let (stamp, rest) = rest.split_first_chunk::<8>()?;
     let (voters, rest) = decode_group(rest)?;
@@ -309,6 +316,14 @@ mod tests {
             damaged.iter_mut().skip(at).take(1).for_each(|byte| *byte ^= 1);
             assert!(Membership::decode(&damaged).is_err(), "byte {at}");
         }
+    }
+
+    #[test]
+    fn a_membership_of_another_version_is_named_as_such() {
+        let mut body = vec![1, 0, 0];
+        body.extend_from_slice(&crc32fast::hash(&body).to_le_bytes());
+        let fault = Membership::decode(&body).expect_err("not read");
+        assert_eq!(fault.kind, storage::fault::FaultKind::Directory);
     }
 
     #[test]
