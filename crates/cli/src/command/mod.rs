@@ -82,7 +82,9 @@ fn run(command: Command) -> Result<(), Failure> {
     if let Command::Start(arguments) = command {
         return start::run(arguments);
     }
-    let runtime = tokio::runtime::Runtime::new()?;
+    // Never dropped: the driver ends its sessions in a task of its own once its client is gone, and panics there when a
+    // runtime that shuts down has taken its connections away. The process is about to end anyway.
+    let runtime = std::mem::ManuallyDrop::new(tokio::runtime::Runtime::new()?);
     runtime.block_on(async {
         match command {
             Command::Start(_) => Ok(()),
