@@ -47,13 +47,17 @@ impl<S: StateMachine, C: StateMachine> HostOf<S, C> {
     pub fn receive(&self, from: NodeId, shard: ShardId, message: Message) {
         let to = ReplicaId(message.to);
         let here = match shard {
-            CATALOG_SHARD => {
-                self.catalog().filter(|it| it.replica() == to).map(|it| it.receive(message.clone()))
-            }
-            _ => self.shard(shard).filter(|it| it.replica() == to).map(|it| it.receive(message.clone())),
+            CATALOG_SHARD => match self.catalog() {
+                Some(handle) if handle.replica() == to => return handle.receive(message),
+                other => other.map(|handle| handle.replica()),
+            },
+            _ => match self.shard(shard) {
+                Some(handle) if handle.replica() == to => return handle.receive(message),
+                other => other.map(|handle| handle.replica()),
+            },
         };
-        let is_older = self.present(shard).is_some_and(|present| present.replica >= to);
-        if here.is_some() || is_older || message.get_msg_type() != MessageType::MsgAppend {
+        // A replica with a lower id than the one here was replaced by it.
+        if here.is_some_and(|replica| replica > to) || message.get_msg_type() != MessageType::MsgAppend {
             return;
         }
         let refusal = Message {

@@ -20,7 +20,7 @@ use storage::{Fault, KvBatch, LogBatch, ReplicaLogState, ReplicaWrites};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval_at};
 
-use self::peers::{HandedOver, Unproven};
+use self::peers::Unproven;
 use crate::apply::{Applier, Change, Committed};
 #[cfg(feature = "bugs")]
 use crate::bugs::Bug;
@@ -84,7 +84,8 @@ pub(crate) struct Owner<M: StateMachine> {
     ticks: u64,
     leaderless_ticks: u64,
     stopping_ticks: u64,
-    handed_over: HandedOver,
+    /// The term in which this replica tried to hand its role over.
+    handed_over: Option<Term>,
 }
 
 /// What [`Owner::new`] needs.
@@ -180,6 +181,11 @@ impl<M: StateMachine> Owner<M> {
             let shared = self.shared.clone();
             let accepts = self.accepts();
             let ticking = self.needs_ticks();
+            // A channel whose senders are gone is ready for ever; without handles there is nothing left to serve.
+            let abandoned = self.control.is_closed() && self.control.is_empty();
+            if abandoned && !shared.stopping.swap(true, Ordering::SeqCst) {
+                shared.owner.notify_one();
+            }
             tokio::select! {
                 biased;
                 () = shared.owner.notified() => {}
@@ -189,7 +195,7 @@ impl<M: StateMachine> Owner<M> {
                         self.shared.stopping.store(true, Ordering::SeqCst);
                     }
                 }
-                _ = self.control.recv_many(&mut self.controls, CONTROLS_MAX) => {}
+                _ = self.control.recv_many(&mut self.controls, CONTROLS_MAX), if !abandoned => {}
                 _ = ticks.tick(), if ticking => self.tick(),
                 _ = upkeep.tick() => self.queue_upkeep(),
             }

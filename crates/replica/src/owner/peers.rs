@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
-use base::{Code, Error, LogIndex, MonoTime, ReplicaId, Term};
+use base::{Code, Error, LogIndex, MonoTime, ReplicaId};
 use raft::eraftpb::{Entry, Message};
 
 use super::Owner;
@@ -280,6 +280,3 @@ pub(crate) fn stored_membership(view: &dyn storage::View) -> storage::Result<Opt
 pub(crate) fn nanos(time: MonoTime) -> u64 {
     u64::try_from(time.0.as_nanos()).expect("a process runs for less than centuries")
 }
-
-/// The term of a handover that was tried.
-pub(super) type HandedOver = Option<Term>;
