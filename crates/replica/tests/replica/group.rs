@@ -9,35 +9,23 @@
 
 use std::collections::BTreeSet;
 use std::error::Error;
-use std::path::Path;
 use std::time::Duration;
 
 use base::NodeId;
-use goldenscript::{Argument, Command, Context, Runner};
+use goldenscript::{Command, Context, Runner};
 use replica::MemberChange;
 use tokio::task::JoinHandle;
 
-use crate::support::{Cluster, KvCommand};
+use crate::support::{Cluster, machine_command, run_scripts, words};
 
 #[test]
 fn a_group_steps_as_its_scripts_say() {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scripts/group");
-    let mut scripts: Vec<_> = std::fs::read_dir(directory)
-        .expect("the scripts are beside the code")
-        .map(|entry| entry.expect("a readable directory").path())
-        .collect();
-    scripts.sort();
-    for script in scripts {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-        let mut runner = Trace {
-            runtime: runtime.expect("a runtime"),
-            cluster: Cluster::new(u64::MAX),
-            clients: Vec::new(),
-            heartbeats: false,
-        };
-        goldenscript::run(&mut runner, &script)
-            .unwrap_or_else(|error| panic!("{}: {error}", script.display()));
-    }
+    run_scripts("group", |runtime| Trace {
+        runtime,
+        cluster: Cluster::new(u64::MAX),
+        clients: Vec::new(),
+        heartbeats: false,
+    });
 }
 
 struct Trace {
@@ -54,14 +42,7 @@ impl Runner for Trace {
     type Command = Command;
 
     fn run(&mut self, command: &Command, _context: &Context) -> Outcome<String> {
-        let words: Vec<&str> = command
-            .args
-            .iter()
-            .map(|argument| match argument {
-                Argument::Positional(word) => word.as_str(),
-                other => panic!("unexpected argument {other}"),
-            })
-            .collect();
+        let words = words(command);
         let mut lines = Vec::new();
         match (command.name.as_str(), &words[..]) {
             ("heartbeats", [on]) => self.heartbeats = *on == "on",
@@ -138,14 +119,7 @@ impl Runner for Trace {
 
 impl Trace {
     fn send(&mut self, node: NodeId, text: &str) -> Outcome<()> {
-        let words: Vec<String> = text.split(' ').map(str::to_owned).collect();
-        let command = match words.as_slice() {
-            [name, key, value] if name == "set" => KvCommand::Set(key.clone(), value.clone()),
-            [name, key, value] if name == "insert" => KvCommand::Insert(key.clone(), value.clone()),
-            [name, key] if name == "incr" => KvCommand::Increment(key.clone()),
-            [name, key] if name == "get" => KvCommand::Get(key.clone()),
-            _ => return Err(format!("unknown machine command {text}").into()),
-        };
+        let command = machine_command(text)?;
         let handle = self.cluster.handle(node);
         let client = self.runtime.spawn(async move {
             match handle.write(command).await {

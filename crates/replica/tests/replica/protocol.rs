@@ -5,35 +5,23 @@
 //! loses what was not synced, `kill` only the process; `read k` reads past the owner loop; `flush` waits for the timer.
 
 use std::error::Error;
-use std::path::Path;
 
-use goldenscript::{Argument, Command, Context, Runner};
+use goldenscript::{Command, Context, Runner};
 use replica::HostOf;
 use storage::memory::{DiskPart, MemoryDisk};
 use tokio::task::JoinHandle;
 
-use crate::support::{KvCommand, KvMachine, KvReply, Node, NodeOptions};
+use crate::support::{KvMachine, KvReply, Node, NodeOptions, machine_command, run_scripts, words};
 
 #[test]
 fn a_replica_steps_as_its_scripts_say() {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scripts/protocol");
-    let mut scripts: Vec<_> = std::fs::read_dir(directory)
-        .expect("the scripts are beside the code")
-        .map(|entry| entry.expect("a readable directory").path())
-        .collect();
-    scripts.sort();
-    for script in scripts {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-        let mut runner = Trace {
-            runtime: runtime.expect("a runtime"),
-            disk: MemoryDisk::new(),
-            node: None,
-            clients: Vec::new(),
-            log_entries_max: u64::MAX,
-        };
-        goldenscript::run(&mut runner, &script)
-            .unwrap_or_else(|error| panic!("{}: {error}", script.display()));
-    }
+    run_scripts("protocol", |runtime| Trace {
+        runtime,
+        disk: MemoryDisk::new(),
+        node: None,
+        clients: Vec::new(),
+        log_entries_max: u64::MAX,
+    });
 }
 
 struct Trace {
@@ -49,14 +37,7 @@ impl Runner for Trace {
     type Command = Command;
 
     fn run(&mut self, command: &Command, _context: &Context) -> Result<String, Box<dyn Error>> {
-        let words: Vec<&str> = command
-            .args
-            .iter()
-            .map(|argument| match argument {
-                Argument::Positional(word) => word.as_str(),
-                other => panic!("unexpected argument {other}"),
-            })
-            .collect();
+        let words = words(command);
         let mut lines = Vec::new();
         match (command.name.as_str(), &words[..]) {
             ("compact-after", [entries]) => self.log_entries_max = entries.parse()?,
@@ -135,15 +116,7 @@ impl Trace {
     }
 
     fn send(&mut self, text: &str) -> Result<(), Box<dyn Error>> {
-        let words: Vec<String> = text.split(' ').map(str::to_owned).collect();
-        let command = match words.as_slice() {
-            [name, key, value] if name == "set" => KvCommand::Set(key.clone(), value.clone()),
-            [name, key, value] if name == "insert" => KvCommand::Insert(key.clone(), value.clone()),
-            [name, key] if name == "incr" => KvCommand::Increment(key.clone()),
-            [name, key] if name == "delete" => KvCommand::Delete(key.clone()),
-            [name, key] if name == "get" => KvCommand::Get(key.clone()),
-            _ => return Err(format!("unknown machine command {text}").into()),
-        };
+        let command = machine_command(text)?;
         let handle = self.node()?.handle();
         let client = self.runtime.spawn(async move { handle.write(command).await });
         self.clients.push((text.to_owned(), client));

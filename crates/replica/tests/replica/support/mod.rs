@@ -4,7 +4,9 @@
 mod cluster;
 mod machine;
 mod node;
+mod scripts;
 
 pub(crate) use cluster::Cluster;
 pub(crate) use machine::{KvCommand, KvMachine, KvReply, initial};
 pub(crate) use node::{NODE, Node, NodeOptions, REPLICA, SHARD};
+pub(crate) use scripts::{machine_command, run_scripts, words};
