@@ -2,11 +2,12 @@
 
 use base::{CollectionId, IndexId, Namespace, NodeId};
 use bson::Document;
+use serde::{Deserialize, Serialize};
 
 use crate::{CollectionRecord, KeyDirection, NodeRecord};
 
 /// A change of the catalog.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Command {
     /// Adds a node, or renews what is known of it.
     PutNode(NodeRecord),
@@ -62,7 +63,7 @@ pub enum Command {
 }
 
 /// An index to add.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewIndex {
     /// Its name.
     pub name: String,
@@ -73,7 +74,7 @@ pub struct NewIndex {
 }
 
 /// What a command answers.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Reply {
     /// Done.
     Done,

@@ -26,6 +26,7 @@ mod explain;
 mod find_and_modify;
 mod index_build;
 mod parse;
+pub mod peer;
 mod read;
 mod reconcile;
 mod resolve;
