@@ -1,17 +1,41 @@
 //! What the catalog can be asked to change. Each command is one entry of the catalog's Raft log.
 
-use base::{CollectionId, IndexId, Namespace, NodeId};
+use base::{CollectionId, IndexId, Namespace, NodeId, ReplicaId, ShardId};
 use bson::Document;
 use serde::{Deserialize, Serialize};
 
-use crate::{CollectionRecord, KeyDirection, NodeRecord};
+use crate::{CollectionRecord, IndexFailure, KeyDirection, NodeFacts, NodeRecord};
 
 /// A change of the catalog.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Command {
-    /// Adds a node, or renews what is known of it.
-    PutNode(NodeRecord),
-    /// Creates a collection with one shard on `nodes`. Fails with `NamespaceExists` when the name is taken.
+    /// The first entry of a cluster: its name, how often it keeps things, and its first node, which gets the id 1.
+    Found {
+        /// The cluster's name.
+        name: String,
+        /// How many replicas a shard has where there are as many nodes.
+        replication_factor: u32,
+        /// The first node.
+        node: NodeFacts,
+    },
+    /// Takes a node in under a new id, and plans a replica of the catalog on it. Answers with the node that an earlier
+    /// request of the same token added. Fails with `ConflictingOperationInProgress` when another node has its name
+    /// and is not known to be gone.
+    JoinNode {
+        /// Drawn by the node that joins; not empty.
+        token: String,
+        /// The node.
+        facts: NodeFacts,
+    },
+    /// Renews what is known of a node. Does nothing when the node is not known.
+    RenewNode {
+        /// The node.
+        node: NodeId,
+        /// What is new.
+        facts: NodeFacts,
+    },
+    /// Creates a collection with one shard, and chooses its nodes. Fails with `NamespaceExists` when the name is taken,
+    /// unless by the collection with this UUID.
     CreateCollection {
         /// Its name.
         namespace: Namespace,
@@ -19,18 +43,25 @@ pub enum Command {
         uuid: [u8; 16],
         /// Its options.
         options: Document,
-        /// Where its replicas go.
-        nodes: Vec<NodeId>,
     },
-    /// Takes a collection out of use; its name is free from now on. Fails with `NamespaceNotFound`.
+    /// Takes a collection out of use; its name is free from now on. Does nothing when that was done before.
     DropCollection {
-        /// Its name.
-        namespace: Namespace,
-    },
-    /// Forgets a dropped collection whose replicas are gone. Does nothing when it is gone already.
-    ForgetCollection {
         /// The collection.
         collection: CollectionId,
+    },
+    /// A replica of a dropped collection is gone. With the last one the collection is forgotten.
+    ReplicaGone {
+        /// The collection.
+        collection: CollectionId,
+        /// The replica.
+        replica: ReplicaId,
+    },
+    /// Plans a replica of a shard (or of the catalog) on a node that has none. It begins as a learner.
+    PlaceReplica {
+        /// The shard.
+        shard: ShardId,
+        /// Its node.
+        node: NodeId,
     },
     /// Adds indexes as building. An index that exists with the same key and options is left as it is.
     AddIndexes {
@@ -45,6 +76,13 @@ pub enum Command {
         collection: CollectionId,
         /// The index.
         index: IndexId,
+    },
+    /// An index could not be built. Does nothing when the index is gone.
+    IndexFailed {
+        /// The collection.
+        collection: CollectionId,
+        /// Which, and why.
+        failure: IndexFailure,
     },
     /// Takes indexes out of use.
     DropIndexes {
@@ -80,6 +118,8 @@ pub enum Reply {
     Done,
     /// The collection as created or dropped.
     Collection(Box<CollectionRecord>),
+    /// The node that joined.
+    Node(Box<NodeRecord>),
     /// The indexes that `AddIndexes` added, in order; those that existed are left out.
     Indexes(Vec<IndexId>),
 }

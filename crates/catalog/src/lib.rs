@@ -6,12 +6,13 @@
 //! clock or draws a random number; equal catalogs and equal commands give equal batches.
 
 pub mod command;
+pub mod placement;
 pub mod record;
 pub mod state;
 
 pub use command::{Command, NewIndex, Reply};
 pub use record::{
-    CollectionRecord, CollectionState, IndexSpec, IndexState, KeyDirection, NodeRecord, ReplicaPlacement,
-    ShardMap, ShardPlacement,
+    ClusterRecord, CollectionRecord, CollectionState, IndexFailure, IndexSpec, IndexState, KeyDirection,
+    NodeFacts, NodeRecord, ReplicaPlacement, ShardMap, ShardPlacement,
 };
 pub use state::Catalog;

@@ -2,7 +2,9 @@
 //!
 //! A record's value is `[format version u8][crc32 u32 LE][BSON]`; fields may be added with defaults, never reused.
 
-use base::{CollectionId, Epoch, IndexId, Namespace, NodeId, ReplicaId, ShardId};
+use std::collections::BTreeMap;
+
+use base::{Code, CollectionId, Epoch, Error, IndexId, Namespace, NodeId, ReplicaId, ShardId};
 use bson::Document;
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
@@ -14,12 +16,55 @@ const FORMAT_VERSION: u8 = 1;
 /// A node of the cluster.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NodeRecord {
-    /// Its id.
+    /// Its id, never used again.
     pub id: NodeId,
-    /// Its name in the configuration.
+    /// What it says of itself.
+    #[serde(flatten)]
+    pub facts: NodeFacts,
+    /// The token of the request by which it joined: a request that is sent again finds its node.
+    #[serde(default)]
+    pub token: String,
+}
+
+/// What a node says of itself at every start.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NodeFacts {
+    /// Its name, which no other node of the cluster has.
     pub name: String,
-    /// Where clients reach it.
+    /// Where clients reach it: `host:port`.
     pub listen: String,
+    /// Where other nodes reach it: `host:port`.
+    #[serde(default)]
+    pub peer: String,
+    /// Whether it holds replicas of shards; a node may be a router only.
+    #[serde(default = "yes")]
+    pub storage: bool,
+    /// Where it stands (zone, rack), by the operator's names.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// What holds for the cluster as a whole.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClusterRecord {
+    /// Its name.
+    pub name: String,
+    /// How many replicas a shard has where there are as many nodes.
+    pub replication_factor: u32,
+    /// The replicas of the catalog itself: one on each node.
+    pub catalog: Vec<ReplicaPlacement>,
+}
+
+impl Default for ClusterRecord {
+    /// A cluster that has one node so far.
+    fn default() -> ClusterRecord {
+        let first = ReplicaPlacement { replica: ReplicaId(1), node: NodeId(1), founder: true };
+        ClusterRecord { name: "psdb".to_owned(), replication_factor: 3, catalog: vec![first] }
+    }
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// Whether a collection is in use.
@@ -49,6 +94,9 @@ pub struct CollectionRecord {
     pub indexes: Vec<(IndexSpec, IndexState)>,
     /// The id that the next index gets.
     pub next_index: IndexId,
+    /// Why indexes that could not be built could not, until they are dropped.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failures: Vec<IndexFailure>,
     /// The fields whose hash chooses the shard.
     pub shard_key: Vec<String>,
     /// Its shards.
@@ -121,6 +169,9 @@ pub struct ReplicaPlacement {
     pub replica: ReplicaId,
     /// Its node.
     pub node: NodeId,
+    /// Whether it votes from the shard's beginning. Others come to life from a snapshot, as learners.
+    #[serde(default = "yes")]
+    pub founder: bool,
 }
 
 /// The order of one field in an index.
@@ -173,8 +224,51 @@ pub enum IndexState {
     Building,
     /// Complete.
     Ready,
+    /// Could not be built; whoever asked for it drops it.
+    Failed,
     /// Dropped or failed; its entries are being removed.
     Dropping,
+}
+
+/// Why an index could not be built: the error for whoever asked for it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct IndexFailure {
+    /// The index.
+    pub index: IndexId,
+    /// MongoDB's code.
+    pub code: i32,
+    /// A sentence.
+    pub message: String,
+    /// The BSON document with what else the reply carries.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub details: Option<Document>,
+}
+
+impl IndexFailure {
+    /// The failure of an index.
+    pub fn new(index: IndexId, error: &Error) -> IndexFailure {
+        let details = error.details.as_ref().and_then(|bytes| bson::deserialize_from_slice(bytes).ok());
+        IndexFailure { index, code: error.code.0, message: error.message.clone(), details }
+    }
+
+    /// The error that it was.
+    pub fn error(&self) -> Error {
+        let error = Error::new(Code(self.code), self.message.clone());
+        match &self.details {
+            Some(details) => {
+                let encoded = bson::serialize_to_vec(details);
+                error.with_details(encoded.expect("a document that was decoded encodes"))
+            }
+            None => error,
+        }
+    }
+}
+
+impl IndexState {
+    /// Whether clients see the index: it is complete, or may become so.
+    pub fn is_live(self) -> bool {
+        matches!(self, IndexState::Building | IndexState::Ready)
+    }
 }
 
 /// Encodes a record as a stored value.

@@ -1,6 +1,6 @@
 //! The catalog in memory: built from its keys and values, changed only by applying batches of them.
 //!
-//! Keys: `n` + node id, `c` + collection id (both big-endian), `k` for the counters. The same [`Catalog::apply`] runs on
+//! Keys: `n` + node id, `c` + collection id (both big-endian), `k` for the counters, `s` for the cluster's record. The same [`Catalog::apply`] runs on
 //! the leader right after evaluation (speculatively) and on every node after commit.
 
 use std::collections::BTreeMap;
@@ -15,15 +15,16 @@ use storage::{KvBatch, KvOp};
 use crate::command::NewIndex;
 use crate::record::{decode, encode};
 use crate::{
-    CollectionRecord, CollectionState, Command, IndexSpec, IndexState, NodeRecord, ReplicaPlacement, Reply,
-    ShardMap, ShardPlacement,
+    ClusterRecord, CollectionRecord, CollectionState, Command, IndexFailure, IndexSpec, IndexState,
+    NodeFacts, NodeRecord, ReplicaPlacement, Reply, ShardMap, ShardPlacement, placement,
 };
 
 const NODE_TAG: u8 = b'n';
 const COLLECTION_TAG: u8 = b'c';
 const COUNTERS_KEY: &[u8] = b"k";
+const CLUSTER_KEY: &[u8] = b"s";
 /// The first tag of the catalog's own keys; everything else in its keyspace belongs to `replica`.
-const TAGS: [u8; 3] = [NODE_TAG, COLLECTION_TAG, b'k'];
+const TAGS: [u8; 4] = [NODE_TAG, COLLECTION_TAG, b'k', b's'];
 
 /// Ids that were handed out: each is the next free one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,18 +32,31 @@ struct Counters {
     collection: CollectionId,
     shard: ShardId,
     replica: ReplicaId,
+    #[serde(default = "second_node")]
+    node: NodeId,
+}
+
+/// What older catalogs, which have one node, do not say.
+fn second_node() -> NodeId {
+    NodeId(2)
 }
 
 impl Default for Counters {
     /// Shard 1 and replica 1 are the catalog's own; 2 to 99 are kept for further groups of the cluster itself.
     fn default() -> Counters {
-        Counters { collection: CollectionId(1), shard: ShardId(100), replica: ReplicaId(100) }
+        Counters {
+            collection: CollectionId(1),
+            shard: ShardId(100),
+            replica: ReplicaId(100),
+            node: second_node(),
+        }
     }
 }
 
 /// The whole catalog. Cloning is cheap enough to publish one after every change: records are shared.
 #[derive(Clone, Debug, Default)]
 pub struct Catalog {
+    cluster: Arc<ClusterRecord>,
     nodes: BTreeMap<NodeId, Arc<NodeRecord>>,
     collections: BTreeMap<CollectionId, Arc<CollectionRecord>>,
     names: BTreeMap<Namespace, CollectionId>,
@@ -75,16 +89,26 @@ impl Catalog {
     pub fn evaluate(&self, command: &Command) -> Result<(KvBatch, Reply)> {
         let mut batch = KvBatch::default();
         let reply = match command {
-            Command::PutNode(record) => put_node(&mut batch, record),
-            Command::CreateCollection { namespace, uuid, options, nodes } => {
-                self.create_collection(&mut batch, namespace, *uuid, options, nodes)?
+            Command::Found { name, replication_factor, node } => {
+                self.found(&mut batch, name, *replication_factor, node)
             }
-            Command::DropCollection { namespace } => self.drop_collection(&mut batch, namespace)?,
-            Command::ForgetCollection { collection } => self.forget_collection(&mut batch, *collection),
+            Command::JoinNode { token, facts } => self.join_node(&mut batch, token, facts)?,
+            Command::RenewNode { node, facts } => self.renew_node(&mut batch, *node, facts),
+            Command::CreateCollection { namespace, uuid, options } => {
+                self.create_collection(&mut batch, namespace, *uuid, options)?
+            }
+            Command::DropCollection { collection } => self.drop_collection(&mut batch, *collection),
+            Command::ReplicaGone { collection, replica } => {
+                self.replica_gone(&mut batch, *collection, *replica)
+            }
+            Command::PlaceReplica { shard, node } => self.place_replica(&mut batch, *shard, *node)?,
             Command::AddIndexes { collection, indexes } => {
                 self.add_indexes(&mut batch, *collection, indexes)?
             }
             Command::IndexReady { collection, index } => self.index_ready(&mut batch, *collection, *index)?,
+            Command::IndexFailed { collection, failure } => {
+                self.index_failed(&mut batch, *collection, failure)
+            }
             Command::DropIndexes { collection, indexes } => {
                 self.drop_indexes(&mut batch, *collection, indexes)?
             }
@@ -93,6 +117,32 @@ impl Catalog {
             }
         };
         Ok((batch, reply))
+    }
+
+    /// What holds for the cluster as a whole.
+    pub fn cluster(&self) -> &ClusterRecord {
+        &self.cluster
+    }
+
+    /// A node.
+    pub fn node(&self, node: NodeId) -> Option<&Arc<NodeRecord>> {
+        self.nodes.get(&node)
+    }
+
+    /// Whether a shard of this id was ever created, as far as this catalog goes.
+    pub fn knew_shard(&self, shard: ShardId) -> bool {
+        shard < self.counters.shard
+    }
+
+    /// The placement of a shard in use.
+    pub fn placement(&self, shard: ShardId) -> Option<(&Arc<CollectionRecord>, &ShardPlacement)> {
+        let find = |record: &'_ Arc<CollectionRecord>| {
+            record.shard_map.shards.iter().position(|placed| placed.shard == shard)
+        };
+        self.collections.values().find_map(|record| {
+            let position = find(record)?;
+            Some((record, record.shard_map.shards.get(position)?))
+        })
     }
 
     /// The collection in use under a name.
@@ -128,6 +178,7 @@ impl Catalog {
             }
             Some((&COLLECTION_TAG, _)) => self.put_collection(decode(key, value)?),
             _ if key == COUNTERS_KEY => self.counters = decode(key, value)?,
+            _ if key == CLUSTER_KEY => self.cluster = Arc::new(decode(key, value)?),
             _ => assert!(
                 key.first().is_none_or(|tag| !TAGS.contains(tag)),
                 "every key of the catalog is known"
@@ -153,26 +204,66 @@ impl Catalog {
         }
     }
 
+    fn found(&self, batch: &mut KvBatch, name: &str, replication_factor: u32, facts: &NodeFacts) -> Reply {
+        let cluster = ClusterRecord { name: name.to_owned(), replication_factor, ..ClusterRecord::default() };
+        batch.put(CLUSTER_KEY, encode(&cluster));
+        let node = NodeRecord { id: NodeId(1), facts: facts.clone(), token: String::new() };
+        put_node(batch, &node);
+        Reply::Node(Box::new(node))
+    }
+
+    fn join_node(&self, batch: &mut KvBatch, token: &str, facts: &NodeFacts) -> Result<Reply> {
+        if let Some(joined) = self.nodes.values().find(|node| node.token == token) {
+            return Ok(Reply::Node(Box::new(joined.as_ref().clone())));
+        }
+        let mut counters = self.counters;
+        let node = NodeRecord { id: counters.node, facts: facts.clone(), token: token.to_owned() };
+        counters.node = counters.node.next();
+        let replica = counters.replica;
+        counters.replica = replica.next();
+        let mut cluster = self.cluster.as_ref().clone();
+        cluster.catalog.push(ReplicaPlacement { replica, node: node.id, founder: false });
+        batch.put(COUNTERS_KEY, encode(&counters));
+        batch.put(CLUSTER_KEY, encode(&cluster));
+        put_node(batch, &node);
+        Ok(Reply::Node(Box::new(node)))
+    }
+
+    fn renew_node(&self, batch: &mut KvBatch, node: NodeId, facts: &NodeFacts) -> Reply {
+        if let Some(known) = self.nodes.get(&node)
+            && known.facts != *facts
+        {
+            put_node(batch, &NodeRecord { facts: facts.clone(), ..known.as_ref().clone() });
+        }
+        Reply::Done
+    }
+
     fn create_collection(
         &self,
         batch: &mut KvBatch,
         namespace: &Namespace,
         uuid: [u8; 16],
         options: &bson::Document,
-        nodes: &[NodeId],
     ) -> Result<Reply> {
-        if self.names.contains_key(namespace) {
+        if let Some(existing) = self.find(namespace) {
+            if existing.uuid == uuid {
+                return Ok(Reply::Collection(Box::new(existing.as_ref().clone())));
+            }
             let message = format!("Collection {namespace} already exists.");
             return Err(Error::new(Code::NAMESPACE_EXISTS, message));
         }
-        assert!(!nodes.is_empty(), "a shard has at least one replica");
         let mut counters = self.counters;
-        let replicas = nodes.iter().map(|&node| {
+        let replicas = placement::for_new_shard(self).into_iter().map(|node| {
             let replica = counters.replica;
             counters.replica = replica.next();
-            ReplicaPlacement { replica, node }
+            ReplicaPlacement { replica, node, founder: true }
         });
-        let shard = ShardPlacement::whole(self.counters.shard, replicas.collect());
+        let replicas: Vec<_> = replicas.collect();
+        if replicas.is_empty() {
+            let message = "no node of this cluster holds data: each has the role of a router only";
+            return Err(Error::new(Code::OPERATION_FAILED, message));
+        }
+        let shard = ShardPlacement::whole(self.counters.shard, replicas);
         let record = CollectionRecord {
             id: self.counters.collection,
             uuid,
@@ -181,6 +272,7 @@ impl Catalog {
             state: CollectionState::Active,
             indexes: vec![(IndexSpec::id_index(), IndexState::Ready)],
             next_index: IndexId(1),
+            failures: Vec::new(),
             shard_key: vec!["_id".to_owned()],
             shard_map: ShardMap { epoch: Epoch(1), shards: vec![shard] },
         };
@@ -191,20 +283,50 @@ impl Catalog {
         Ok(Reply::Collection(Box::new(record)))
     }
 
-    fn drop_collection(&self, batch: &mut KvBatch, namespace: &Namespace) -> Result<Reply> {
-        let record =
-            self.find(namespace).ok_or_else(|| Error::new(Code::NAMESPACE_NOT_FOUND, "ns not found"))?;
-        let record = CollectionRecord { state: CollectionState::Dropping, ..record.as_ref().clone() };
-        put_collection(batch, &record);
-        Ok(Reply::Collection(Box::new(record)))
-    }
-
-    fn forget_collection(&self, batch: &mut KvBatch, collection: CollectionId) -> Reply {
-        if let Some(record) = self.collections.get(&collection) {
-            assert_eq!(record.state, CollectionState::Dropping, "only a dropped collection is forgotten");
-            batch.delete(collection_key(collection));
+    fn drop_collection(&self, batch: &mut KvBatch, collection: CollectionId) -> Reply {
+        if let Some(record) = self.collections.get(&collection)
+            && record.state == CollectionState::Active
+        {
+            put_collection(
+                batch,
+                &CollectionRecord { state: CollectionState::Dropping, ..record.as_ref().clone() },
+            );
         }
         Reply::Done
+    }
+
+    fn replica_gone(&self, batch: &mut KvBatch, collection: CollectionId, replica: ReplicaId) -> Reply {
+        let record = self.collections.get(&collection);
+        let Some(record) = record.filter(|record| record.state == CollectionState::Dropping) else {
+            return Reply::Done;
+        };
+        let mut record = record.as_ref().clone();
+        for shard in &mut record.shard_map.shards {
+            shard.replicas.retain(|placed| placed.replica != replica);
+        }
+        if record.shard_map.shards.iter().all(|shard| shard.replicas.is_empty()) {
+            batch.delete(collection_key(collection));
+        } else {
+            put_collection(batch, &record);
+        }
+        Reply::Done
+    }
+
+    fn place_replica(&self, batch: &mut KvBatch, shard: ShardId, node: NodeId) -> Result<Reply> {
+        let Some((record, _)) = self.placement(shard) else {
+            return Err(Error::new(Code::NAMESPACE_NOT_FOUND, format!("there is no shard {shard}")));
+        };
+        let mut record = record.as_ref().clone();
+        let mut counters = self.counters;
+        for placed in record.shard_map.shards.iter_mut().filter(|placed| placed.shard == shard) {
+            if placed.replicas.iter().all(|replica| replica.node != node) {
+                placed.replicas.push(ReplicaPlacement { replica: counters.replica, node, founder: false });
+                counters.replica = counters.replica.next();
+            }
+        }
+        batch.put(COUNTERS_KEY, encode(&counters));
+        put_collection(batch, &record);
+        Ok(Reply::Done)
     }
 
     fn add_indexes(
@@ -229,7 +351,7 @@ impl Catalog {
             record.next_index = spec.id.next();
             record.indexes.push((spec, IndexState::Building));
         }
-        let live = record.indexes.iter().filter(|(_, state)| *state != IndexState::Dropping).count();
+        let live = record.indexes.iter().filter(|(_, state)| state.is_live()).count();
         if live > INDEXES_MAX {
             let message = format!("add index fails, too many indexes for {}: {live}", record.namespace);
             return Err(Error::new(Code::CANNOT_CREATE_INDEX, message));
@@ -252,6 +374,19 @@ impl Catalog {
         Ok(Reply::Done)
     }
 
+    fn index_failed(&self, batch: &mut KvBatch, collection: CollectionId, failure: &IndexFailure) -> Reply {
+        let Ok(mut record) = self.active_collection(collection) else { return Reply::Done };
+        for (spec, state) in &mut record.indexes {
+            if spec.id == failure.index && *state == IndexState::Building {
+                *state = IndexState::Failed;
+                record.failures.push(failure.clone());
+                put_collection(batch, &record);
+                break;
+            }
+        }
+        Reply::Done
+    }
+
     fn drop_indexes(
         &self,
         batch: &mut KvBatch,
@@ -265,6 +400,7 @@ impl Catalog {
                 *state = IndexState::Dropping;
             }
         }
+        record.failures.retain(|failure| !indexes.contains(&failure.index));
         put_collection(batch, &record);
         Ok(Reply::Done)
     }
@@ -290,7 +426,7 @@ impl Catalog {
 
 /// Whether an index with this key and these options is there already; an error when it is there with others.
 fn exists_already(record: &CollectionRecord, index: &NewIndex) -> Result<bool> {
-    for (spec, _) in record.indexes.iter().filter(|(_, state)| *state != IndexState::Dropping) {
+    for (spec, _) in record.indexes.iter().filter(|(_, state)| state.is_live()) {
         let (same_name, same_key) = (spec.name == index.name, spec.key == index.key);
         // The index on _id is unique whether or not that is said.
         let same_options = spec.unique == index.unique || spec.id == IndexId(0);
@@ -331,11 +467,10 @@ fn key_text(key: &[(String, crate::KeyDirection)]) -> String {
     format!("{{ {} }}", key.iter().map(field).collect::<Vec<_>>().join(", "))
 }
 
-fn put_node(batch: &mut KvBatch, record: &NodeRecord) -> Reply {
+fn put_node(batch: &mut KvBatch, record: &NodeRecord) {
     let mut key = vec![NODE_TAG];
     key.extend_from_slice(&record.id.get().to_be_bytes());
     batch.put(key, encode(record));
-    Reply::Done
 }
 
 fn put_collection(batch: &mut KvBatch, record: &CollectionRecord) {
@@ -358,12 +493,29 @@ mod tests {
     }
 
     fn create() -> Command {
-        Command::CreateCollection {
-            namespace: namespace(),
-            uuid: [1; 16],
-            options: bson::doc! {},
-            nodes: vec![NodeId(1)],
+        Command::CreateCollection { namespace: namespace(), uuid: [1; 16], options: bson::doc! {} }
+    }
+
+    fn create_again() -> Command {
+        Command::CreateCollection { namespace: namespace(), uuid: [2; 16], options: bson::doc! {} }
+    }
+
+    fn facts(name: &str) -> NodeFacts {
+        NodeFacts {
+            name: name.into(),
+            listen: "127.0.0.1:27017".into(),
+            peer: "127.0.0.1:27117".into(),
+            storage: true,
+            labels: BTreeMap::new(),
         }
+    }
+
+    /// A catalog with one node.
+    fn founded() -> Catalog {
+        let mut catalog = Catalog::default();
+        let found = Command::Found { name: "shop".into(), replication_factor: 3, node: facts("n1") };
+        run(&mut catalog, &found).expect("founded");
+        catalog
     }
 
     fn run(catalog: &mut Catalog, command: &Command) -> Result<Reply> {
@@ -378,32 +530,60 @@ mod tests {
 
     #[test]
     fn a_new_collection_has_one_shard_that_owns_every_hash() {
-        let mut catalog = Catalog::default();
+        let mut catalog = founded();
         run(&mut catalog, &create()).expect("created");
         let record = catalog.find(&namespace()).expect("found");
         for hash in [0, 1, u64::MAX / 2, u64::MAX] {
             assert_eq!(record.shard_map.owner(hash).shard, ShardId(100));
         }
-        assert_eq!(run(&mut catalog, &create()).expect_err("exists").code, Code::NAMESPACE_EXISTS);
+        assert_eq!(run(&mut catalog, &create_again()).expect_err("exists").code, Code::NAMESPACE_EXISTS);
     }
 
     #[test]
     fn a_dropped_name_is_free_at_once_and_its_ids_are_never_used_again() {
-        let mut catalog = Catalog::default();
+        let mut catalog = founded();
         run(&mut catalog, &create()).expect("created");
-        run(&mut catalog, &Command::DropCollection { namespace: namespace() }).expect("dropped");
+        run(&mut catalog, &Command::DropCollection { collection: CollectionId(1) }).expect("dropped");
         assert!(catalog.find(&namespace()).is_none());
-        run(&mut catalog, &create()).expect("created again");
+        run(&mut catalog, &create_again()).expect("created again");
         let second = catalog.find(&namespace()).expect("found").clone();
         assert_eq!((second.id, second.shard_map.shards[0].shard), (CollectionId(2), ShardId(101)));
-        run(&mut catalog, &Command::ForgetCollection { collection: CollectionId(1) }).expect("forgotten");
+        let gone = Command::ReplicaGone { collection: CollectionId(1), replica: ReplicaId(100) };
+        run(&mut catalog, &gone).expect("forgotten");
         assert_eq!(catalog.collections().count(), 1);
         assert!(catalog.find(&namespace()).is_some());
     }
 
     #[test]
+    fn a_node_that_asks_twice_joins_once_and_gets_a_replica_of_the_catalog() {
+        let mut catalog = founded();
+        let join = Command::JoinNode { token: "t".into(), facts: facts("n2") };
+        let first = run(&mut catalog, &join).expect("joined");
+        assert_eq!(run(&mut catalog, &join).expect("joined"), first);
+        assert_eq!((catalog.nodes().count(), catalog.cluster().catalog.len()), (2, 2));
+    }
+
+    #[test]
+    fn shards_get_the_replicas_that_their_cluster_has_nodes_for() {
+        let mut catalog = founded();
+        run(&mut catalog, &create()).expect("created");
+        assert_eq!(placement::missing_replica(&catalog), None);
+        for name in ["n2", "n3", "n4"] {
+            run(&mut catalog, &Command::JoinNode { token: name.into(), facts: facts(name) }).expect("joined");
+            while let Some(place) = placement::missing_replica(&catalog) {
+                run(&mut catalog, &place).expect("placed");
+            }
+        }
+        let record = catalog.find(&namespace()).expect("there").clone();
+        let nodes: Vec<_> =
+            record.shard_map.shards[0].replicas.iter().map(|replica| replica.node.get()).collect();
+        assert_eq!(nodes, [1, 2, 3]);
+        assert_eq!(placement::for_new_shard(&catalog), [NodeId(4), NodeId(1), NodeId(2)]);
+    }
+
+    #[test]
     fn an_index_that_exists_is_left_alone_and_one_that_differs_is_refused() {
-        let mut catalog = Catalog::default();
+        let mut catalog = founded();
         run(&mut catalog, &create()).expect("created");
         let add = |index| Command::AddIndexes { collection: CollectionId(1), indexes: vec![index] };
         let reply = run(&mut catalog, &add(index("a_1", "a", false))).expect("added");
@@ -421,14 +601,12 @@ mod tests {
         let mut catalog = Catalog::default();
         let mut stored = BTreeMap::new();
         let commands = [
+            Command::Found { name: "shop".into(), replication_factor: 3, node: facts("n1") },
             create(),
             Command::AddIndexes { collection: CollectionId(1), indexes: vec![index("a_1", "a", true)] },
             Command::IndexReady { collection: CollectionId(1), index: IndexId(1) },
-            Command::PutNode(NodeRecord {
-                id: NodeId(1),
-                name: "n1".into(),
-                listen: "127.0.0.1:27017".into(),
-            }),
+            Command::JoinNode { token: "t".into(), facts: facts("n2") },
+            Command::RenewNode { node: NodeId(2), facts: facts("n3") },
             Command::DropIndexes { collection: CollectionId(1), indexes: vec![IndexId(1)] },
             Command::ForgetIndexes { collection: CollectionId(1), indexes: vec![IndexId(1)] },
         ];
@@ -443,7 +621,7 @@ mod tests {
 
     #[test]
     fn a_record_with_a_flipped_bit_is_a_fault() {
-        let (batch, _) = Catalog::default().evaluate(&create()).expect("valid");
+        let (batch, _) = founded().evaluate(&create()).expect("valid");
         let op = batch.ops.last().expect("the collection");
         let mut value = op.value().expect("a put").to_vec();
         *value.last_mut().expect("not empty") ^= 1;

@@ -4,6 +4,7 @@
 //! errors. A read costs a few atomic loads and a view of the store when the replica leads and has applied what it
 //! committed.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -37,6 +38,10 @@ pub(crate) enum Control {
     Change(Vec<MemberChange>, Answer<LogIndex>),
     /// Another voter shall lead.
     Transfer(ReplicaId),
+    /// Where nobody leads, this replica asks for votes now.
+    Campaign,
+    /// How far each follower's log is known to match, from the leader.
+    Progress(oneshot::Sender<BTreeMap<ReplicaId, LogIndex>>),
 }
 
 /// Where an answer goes.
@@ -143,6 +148,51 @@ impl<M: StateMachine> ReplicaHandle<M> {
     pub async fn transfer_to(&self, replica: ReplicaId) {
         // A replica that is gone does not lead.
         let _ = self.control.send(Control::Transfer(replica)).await;
+    }
+
+    /// Has the replica ask for votes at once if nobody leads: whoever creates a group need not wait for a timeout.
+    pub async fn campaign(&self) {
+        // A replica that is gone does not lead.
+        let _ = self.control.send(Control::Campaign).await;
+    }
+
+    /// How far each member's log is known to match this one's. Empty on any replica but the leader.
+    pub async fn progress(&self) -> BTreeMap<ReplicaId, LogIndex> {
+        let (answer, answered) = oneshot::channel();
+        if self.control.send(Control::Progress(answer)).await.is_err() {
+            return BTreeMap::new();
+        }
+        answered.await.unwrap_or_default()
+    }
+
+    /// Waits until this replica has applied more than `applied`, knows another leader than `leader`, or has ended.
+    pub async fn changed(&self, applied: LogIndex, leader: Option<ReplicaId>) {
+        loop {
+            let mut rung = std::pin::pin!(self.shared.readers.notified());
+            rung.as_mut().enable();
+            let same = self.applied_index() <= applied && self.leader() == leader;
+            if !same || self.shared.stopped.load(Ordering::SeqCst) {
+                return;
+            }
+            rung.await;
+        }
+    }
+
+    /// Waits until this replica has applied `index`, or has ended.
+    pub async fn applied(&self, index: LogIndex) {
+        loop {
+            let mut rung = std::pin::pin!(self.shared.readers.notified());
+            rung.as_mut().enable();
+            if self.applied_index() >= index || self.shared.stopped.load(Ordering::SeqCst) {
+                return;
+            }
+            rung.await;
+        }
+    }
+
+    /// Whether the replica has ended: it was dropped, replaced, or its node stops.
+    pub fn is_stopped(&self) -> bool {
+        self.shared.stopped.load(Ordering::SeqCst)
     }
 
     /// Evaluates a command after every earlier one and waits for its answer. On return with `Ok`: what it wrote is

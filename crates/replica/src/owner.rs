@@ -228,7 +228,7 @@ impl<M: StateMachine> Owner<M> {
         }
         self.note_applied();
         self.note_logged()?;
-        self.take_controls();
+        self.take_controls()?;
         self.prove_if_wanted();
         self.drive()?;
         if self.group.other_leader().is_some() || self.is_leaderless() {

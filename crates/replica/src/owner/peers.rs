@@ -33,7 +33,7 @@ pub(super) struct Unproven<R> {
 
 impl<M: StateMachine> Owner<M> {
     /// Takes what peers sent and what others ask of this replica's group.
-    pub(super) fn take_controls(&mut self) {
+    pub(super) fn take_controls(&mut self) -> storage::Result<()> {
         for control in std::mem::take(&mut self.controls) {
             match control {
                 Control::Receive(message) => self.receive(message),
@@ -46,8 +46,25 @@ impl<M: StateMachine> Owner<M> {
                     }
                 }
                 Control::Transfer(replica) => self.transfer_to(replica),
+                Control::Campaign => self.campaign()?,
+                // Whoever asked may have gone away.
+                Control::Progress(answer) => drop(answer.send(self.progress())),
             }
         }
+        Ok(())
+    }
+
+    fn campaign(&mut self) -> storage::Result<()> {
+        let is_led = self.group.leads() || self.group.other_leader().is_some();
+        if is_led || !self.membership.voters.contains(&self.shared.name.replica) {
+            return Ok(());
+        }
+        self.group.campaign(self.node.options.entropy.as_ref())
+    }
+
+    fn progress(&self) -> BTreeMap<ReplicaId, LogIndex> {
+        let matched = |replica: &ReplicaId| Some((*replica, self.group.matched(*replica)?));
+        self.membership.nodes.keys().filter_map(matched).collect()
     }
 
     fn receive(&mut self, message: Message) {
