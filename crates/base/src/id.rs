@@ -91,6 +91,14 @@ pub struct RequestId {
     pub sequence: u64,
 }
 
+impl RequestId {
+    /// The session, of this request alone, under which a shard remembers what it did.
+    pub fn as_session(self) -> SessionId {
+        let both = (u128::from(self.boot.get()) << 64) | u128::from(self.sequence);
+        SessionId(both.to_be_bytes())
+    }
+}
+
 /// A client's logical session: the UUID in its `lsid`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SessionId(pub [u8; 16]);

@@ -76,7 +76,7 @@ fn candidates_that_are_all_there_can_be_are_not_sought_again() {
     let filter = Filter::parse(DocRef::Tree(&doc! { "_id": 7 }), &Variables::default()).expect("valid");
     let key = query::encoding::document_key(&document::Value::Int32(7)).into();
     let delete = WriteOp::Delete {
-        candidates: Candidates { keys: vec![key], exact: true },
+        candidates: Candidates { keys: vec![key], exact: true, more: false },
         filter: std::sync::Arc::new(filter),
         multi: false,
         return_document: ReturnDocument::None,

@@ -227,7 +227,7 @@ impl Shard {
             let stored = encoding::decode_document(key, value).expect("intact");
             filter.matches(stored.document.as_doc(), &context()).expect("matches")
         });
-        Candidates { keys: keys.map(|(key, _)| key).collect(), exact: false }
+        Candidates { keys: keys.map(|(key, _)| key).collect(), exact: false, more: false }
     }
 
     pub(crate) fn documents(&self) -> Vec<Document> {

@@ -27,6 +27,8 @@ const DRIFT_MARGIN_MS: u64 = 40;
 /// votes for another, less the tick that may have been almost over when the message came, less the drift.
 pub(crate) const LEASE: Duration =
     Duration::from_millis((ELECTION_TICKS as u64 - 1) * TICK_MS - DRIFT_MARGIN_MS);
+/// No lease that was given before now holds after this time, whatever happens to its holder.
+pub const LEASE_MAX: Duration = Duration::from_millis(ELECTION_TICKS as u64 * TICK_MS);
 const MESSAGE_BYTES_MAX: u64 = 1024 * 1024;
 const MESSAGES_IN_FLIGHT_MAX: usize = 256;
 

@@ -178,6 +178,18 @@ impl<M: StateMachine> ReplicaHandle<M> {
         }
     }
 
+    /// Waits until this replica knows another leader than `leader`, or has ended.
+    pub async fn leader_changed(&self, leader: Option<ReplicaId>) {
+        loop {
+            let mut rung = std::pin::pin!(self.shared.readers.notified());
+            rung.as_mut().enable();
+            if self.leader() != leader || self.shared.stopped.load(Ordering::SeqCst) {
+                return;
+            }
+            rung.await;
+        }
+    }
+
     /// Waits until this replica has applied `index`, or has ended.
     pub async fn applied(&self, index: LogIndex) {
         loop {

@@ -197,6 +197,16 @@ impl<S: StateMachine, C: StateMachine> HostOf<S, C> {
         self.inner.catalog.load().as_ref().as_ref().map(|running| running.handle.clone())
     }
 
+    /// What the catalog's replica on this node publishes.
+    pub fn catalog_state(&self) -> Option<Arc<C::State>> {
+        self.inner.catalog.load().as_ref().as_ref().map(|running| running.shared.state())
+    }
+
+    /// The replicas of shards on this node.
+    pub fn shards(&self) -> Vec<ReplicaHandle<S>> {
+        self.inner.shards.load().values().map(|running| running.handle.clone()).collect()
+    }
+
     /// All replicas of this node, by shard.
     pub fn replicas(&self) -> Vec<ReplicaStatus> {
         let catalog = self.inner.catalog.load();

@@ -52,6 +52,7 @@ pub mod transport;
 
 pub use catalog_machine::CatalogMachine;
 pub use fault::FaultLatch;
+pub use group::LEASE_MAX;
 pub use handle::{ReadView, ReplicaHandle};
 pub use host::{HostOf, ReplicaStatus};
 pub use install::SnapshotReceiver;

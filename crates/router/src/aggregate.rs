@@ -17,7 +17,7 @@ use query::execute::{FindExecutor, Progress, Slice};
 use query::state::ShardState;
 use storage::View;
 
-use crate::command::{AggregateCommand, CursorReply, Hint};
+use crate::command::{AggregateCommand, CursorReply, FindCommand, GetMoreCommand, Hint};
 use crate::cursor::Cursor;
 use crate::read::{BatchSize, dropped, first_batch};
 use crate::search::ReadRequest;
@@ -55,7 +55,12 @@ enum Segment {
 /// The other collection of a `$lookup`.
 enum Foreign {
     Absent,
-    Present { view: Arc<dyn View>, state: Arc<ShardState> },
+    Present {
+        view: Arc<dyn View>,
+        state: Arc<ShardState>,
+    },
+    /// Its primary is on another node: each row is looked up there.
+    Elsewhere,
 }
 
 /// A pipeline divided between the shard's executor and the router.
@@ -65,20 +70,24 @@ pub(crate) struct Divided {
 }
 
 impl Router {
-    /// `aggregate`. A collection that does not exist has no documents.
-    pub async fn aggregate(&self, cx: &OperationContext, command: AggregateCommand) -> Result<CursorReply> {
+    /// `aggregate` on this node's replica.
+    pub(crate) async fn aggregate_here(
+        &self,
+        cx: &OperationContext,
+        command: AggregateCommand,
+    ) -> Result<CursorReply> {
         let variables = parse::variables(command.variables.as_ref());
         let context = self.eval_context(variables.clone());
         if let Some(argument) = statistics_stage(&command.pipeline) {
             let rest = Pipeline::parse(command.pipeline.get(1..).unwrap_or_default(), &variables)?.stages;
-            let row = self.statistics_row(cx, &command.namespace, argument).await?;
+            let row = self.statistics_row(&command.namespace, argument).await?;
             return self.aggregate_row(cx, &command, row, rest, context).await;
         }
         let pipeline = Pipeline::parse(&command.pipeline, &variables)?;
         let Divided { request, rest } = divide(pipeline.stages, command.hint.clone(), &context);
         let source = match self.collection(&command.namespace).await? {
             Some(record) => {
-                let executor = self.start_read(cx, &record, &request).await?;
+                let executor = self.start_read(&record, &request).await?;
                 executor.map(|executor| Source { record, executor })
             }
             None => None,
@@ -143,7 +152,7 @@ impl Router {
         size: &BatchSize,
         batch: &mut Vec<DocBuf>,
     ) -> Result<bool> {
-        self.renew_views(cx, cursor).await?;
+        self.renew_views(cursor).await?;
         let mut bytes = 0;
         loop {
             while let Some(row) = cursor.ready.pop_front() {
@@ -254,9 +263,13 @@ impl Router {
     ) -> Result<Vec<bson::Document>> {
         let foreign = match foreign {
             Some(foreign) => foreign,
-            None => foreign.insert(self.foreign(cx, namespace).await?),
+            None => foreign.insert(self.foreign(namespace).await?),
         };
-        let Foreign::Present { view, state } = foreign else { return Ok(Vec::new()) };
+        let (view, state) = match foreign {
+            Foreign::Absent => return Ok(Vec::new()),
+            Foreign::Present { view, state } => (view, state),
+            Foreign::Elsewhere => return self.look_up_elsewhere(cx, spec, namespace, row).await,
+        };
         let request = ReadRequest {
             filter: Arc::new(spec.foreign_filter(row.as_doc())),
             sort: None,
@@ -274,16 +287,7 @@ impl Router {
             let progress = self.step(executor.next_batch(&slice, &mut found))?;
             bytes += found.iter().skip(counted).map(|document| document.bytes().len()).sum::<usize>();
             counted = found.len();
-            if bytes > DOCUMENT_INTERNAL_BYTES_MAX {
-                return Err(Error::new(
-                    Code(4_568),
-                    format!(
-                        "Total size of documents in {} matching pipeline's $lookup stage exceeds \
-                         {DOCUMENT_INTERNAL_BYTES_MAX} bytes",
-                        namespace.collection
-                    ),
-                ));
-            }
+            check_looked_up(namespace, bytes)?;
             if progress == Progress::Done {
                 return Ok(found.iter().map(DocBuf::to_document).collect());
             }
@@ -291,14 +295,40 @@ impl Router {
         }
     }
 
-    async fn foreign(&self, cx: &OperationContext, namespace: &Namespace) -> Result<Foreign> {
+    /// As [`Router::look_up`], by a find of its own for the row.
+    async fn look_up_elsewhere(
+        &self,
+        cx: &OperationContext,
+        spec: &LookupSpec,
+        namespace: &Namespace,
+        row: &Row,
+    ) -> Result<Vec<bson::Document>> {
+        let filter = DocBuf::encode(&spec.foreign_query(row.as_doc()))?;
+        let command = FindCommand { filter: Some(filter), ..FindCommand::all(namespace.clone()) };
+        let mut reply = self.find(cx, command).await?;
+        let (mut found, mut bytes) = (Vec::new(), 0);
+        loop {
+            bytes += reply.batch.iter().map(|document| document.bytes().len()).sum::<usize>();
+            check_looked_up(namespace, bytes)?;
+            found.extend(reply.batch.iter().map(DocBuf::to_document));
+            let Some(cursor) = reply.cursor else { return Ok(found) };
+            let command = GetMoreCommand { cursor, namespace: reply.namespace, batch_size: None };
+            // A cursor of a cursor: an aggregation is itself continued by a getMore.
+            reply = Box::pin(self.get_more(cx, command)).await?;
+        }
+    }
+
+    async fn foreign(&self, namespace: &Namespace) -> Result<Foreign> {
         let Some(record) = self.collection(namespace).await? else { return Ok(Foreign::Absent) };
-        let view = self.view(cx, &record).await?;
+        if !self.leads(namespace) {
+            return Ok(Foreign::Elsewhere);
+        }
+        let view = self.view(&record).await?;
         Ok(view.map_or(Foreign::Absent, |(view, state)| Foreign::Present { view, state }))
     }
 
     /// Gives a cursor views of now when its own have become old.
-    async fn renew_views(&self, cx: &OperationContext, cursor: &mut AggregateCursor) -> Result<()> {
+    async fn renew_views(&self, cursor: &mut AggregateCursor) -> Result<()> {
         let now = self.clock.monotonic();
         if now.since(cursor.view_since) < Duration::from_millis(READ_VIEW_AGE_MS_MAX) {
             return Ok(());
@@ -312,7 +342,7 @@ impl Router {
         if let Some(source) = &mut cursor.source {
             source.executor.release_view();
             if !source.executor.is_ready() {
-                let view = self.view(cx, &source.record).await?;
+                let view = self.view(&source.record).await?;
                 let (view, _) = view.ok_or_else(|| dropped(&source.record))?;
                 source.executor.resume(view);
             }
@@ -353,6 +383,17 @@ impl AggregateCursor {
         self.draining = segment;
         self.finish_segment()
     }
+}
+
+fn check_looked_up(namespace: &Namespace, bytes: usize) -> Result<()> {
+    if bytes <= DOCUMENT_INTERNAL_BYTES_MAX {
+        return Ok(());
+    }
+    let message = format!(
+        "Total size of documents in {} matching pipeline's $lookup stage exceeds {DOCUMENT_INTERNAL_BYTES_MAX} bytes",
+        namespace.collection
+    );
+    Err(Error::new(Code(4_568), message))
 }
 
 /// The argument of `$collStats`, which answers for the collection and can only come first.

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use base::{Code, Error, MonoTime, Namespace, Result, SessionId};
+use base::{Code, Error, MonoTime, Namespace, RequestId, Result, SessionId};
 use bson::{Bson, Document};
 use document::DocBuf;
 
@@ -19,6 +19,8 @@ pub struct OperationContext {
     pub session: Option<SessionId>,
     /// The retryable write's number within the session (`txnNumber`).
     pub txn_number: Option<i64>,
+    /// By which a repeat of a write is recognised when the client gave no number.
+    pub identity: Option<RequestId>,
     /// The connection it came by; its cursors die with it only when asked to.
     pub connection: u64,
     /// Set when the client has gone or the operation was killed.
@@ -26,6 +28,12 @@ pub struct OperationContext {
 }
 
 impl OperationContext {
+    /// By which a repeat of this write is recognised: what the client said, or what the router drew.
+    pub(crate) fn retry_identity(&self) -> Option<(SessionId, i64)> {
+        let said = self.session.zip(self.txn_number);
+        said.or_else(|| self.identity.map(|identity| (identity.as_session(), 0)))
+    }
+
     /// Fails with `Interrupted` (11601) once the operation was cancelled, with `MaxTimeMSExpired` (50) past its deadline.
     pub fn check(&self, now: MonoTime) -> Result<()> {
         if self.cancelled.load(Ordering::Relaxed) {
@@ -340,6 +348,21 @@ pub enum ExplainCommand {
     Delete(DeleteCommand),
     /// A findAndModify's search for its document; changes nothing.
     FindAndModify(FindAndModifyCommand),
+}
+
+impl ExplainCommand {
+    /// The collection that it is about.
+    pub fn namespace(&self) -> &Namespace {
+        match self {
+            ExplainCommand::Find(command) => &command.namespace,
+            ExplainCommand::Aggregate(command) => &command.namespace,
+            ExplainCommand::Count(command) => &command.namespace,
+            ExplainCommand::Distinct(command) => &command.namespace,
+            ExplainCommand::Update(command) => &command.namespace,
+            ExplainCommand::Delete(command) => &command.namespace,
+            ExplainCommand::FindAndModify(command) => &command.namespace,
+        }
+    }
 }
 
 /// `create`.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use base::limits::{CURSOR_IDLE_MS_MAX, CURSORS_PER_CONNECTION_MAX};
-use base::{Code, Entropy, Error, MonoTime, Result, SessionId};
+use base::{Code, Entropy, Error, MonoTime, NodeId, Result, SessionId, ShardId};
 use parking_lot::Mutex;
 
 use crate::aggregate::AggregateCursor;
@@ -21,6 +21,16 @@ pub(crate) enum Cursor {
     Find(Box<FindCursor>),
     /// Of an aggregation.
     Aggregate(Box<AggregateCursor>),
+    /// On another node.
+    Remote(RemoteCursor),
+}
+
+/// A cursor that another node holds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RemoteCursor {
+    pub(crate) node: NodeId,
+    pub(crate) shard: ShardId,
+    pub(crate) cursor: CursorId,
 }
 
 /// An open cursor with what is checked before it is used.

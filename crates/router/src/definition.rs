@@ -1,23 +1,26 @@
 //! Collections and indexes made and dropped, and their lists.
 //!
 //! Every definition is committed in the catalog before a shard hears of it; on return it is fsynced on a majority and
-//! served. One definition at a time runs on a node (`Router::definitions`), which keeps `reconcile` simple; the catalog
-//! orders those of different nodes.
+//! served. The catalog orders those of different nodes; what follows for replicas is for `reconcile` to do on each node.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use base::{Code, CollectionId, Error, IndexId, Namespace, Result};
+use base::{Code, Error, IndexId, Namespace, Result};
 use bson::{Bson, Document};
 use catalog::command::NewIndex;
-use catalog::{CollectionRecord, Command, IndexSpec, IndexState, KeyDirection, Reply};
-use query::evaluate::{ConfigChange, ShardCommand};
+use catalog::{Catalog, CollectionRecord, Command, IndexSpec, IndexState, KeyDirection, Reply};
 
 use crate::command::{
     CollectionInfo, CreateCommand, CreateIndexesCommand, CreateIndexesReply, DatabaseInfo, IndexRequest,
     IndexSelector,
 };
+use crate::peer::Operation;
 use crate::{OperationContext, Router};
+
+/// How often a wait for the catalog looks whether somebody still waits for it.
+const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 impl Router {
     /// `create`. Fails with `NamespaceExists` (48) unless the collection exists with the same options.
@@ -51,31 +54,68 @@ impl Router {
         namespace: &Namespace,
         options: Document,
     ) -> Result<Arc<CollectionRecord>> {
-        let _one_at_a_time = self.definitions.lock().await;
-        let command = Command::CreateCollection {
-            namespace: namespace.clone(),
-            uuid: self.random_uuid(),
-            options,
-            nodes: vec![self.node],
-        };
-        let Reply::Collection(record) = self.catalog.write(command).await? else {
+        let uuid = self.random_uuid();
+        let command = Command::CreateCollection { namespace: namespace.clone(), uuid, options };
+        let Reply::Collection(record) = self.change_catalog(command).await? else {
             unreachable!("the catalog answers a creation with its collection")
         };
-        self.start_replicas(&record).await?;
+        // Other nodes hear of it by replication; what this node has to do is done at once.
+        self.catalog_now().await?;
+        self.reconcile().await?;
         Ok(Arc::from(record))
     }
 
-    /// `drop`. Returns how many indexes it had. Fails with `NamespaceNotFound` (26).
-    pub async fn drop_collection(&self, _cx: &OperationContext, namespace: Namespace) -> Result<usize> {
-        let _one_at_a_time = self.definitions.lock().await;
-        let Reply::Collection(record) = self.catalog.write(Command::DropCollection { namespace }).await?
-        else {
-            unreachable!("the catalog answers a drop with its collection")
+    /// `drop`. Returns how many indexes it had. On return no replica that could answer is left. Fails with
+    /// `NamespaceNotFound` (26).
+    pub async fn drop_collection(&self, cx: &OperationContext, namespace: Namespace) -> Result<usize> {
+        let catalog = self.catalog_now().await?;
+        let record = catalog.find(&namespace).cloned();
+        let record = record.ok_or_else(|| Error::new(Code::NAMESPACE_NOT_FOUND, "ns not found"))?;
+        self.cursors.kill_namespace(&namespace.to_string());
+        self.change_catalog(Command::DropCollection { collection: record.id }).await?;
+        self.await_removal(cx, &record).await?;
+        Ok(record.indexes.iter().filter(|(_, state)| state.is_live()).count())
+    }
+
+    /// Returns when a majority of each shard's replicas are gone, and leases of those that are left have ended.
+    async fn await_removal(&self, cx: &OperationContext, record: &CollectionRecord) -> Result<()> {
+        let is_left = |catalog: &Catalog, majority: bool| {
+            let now = catalog.collection(record.id);
+            now.is_some_and(|now| {
+                let mut shards = record.shard_map.shards.iter().zip(&now.shard_map.shards);
+                shards.any(|(before, now)| match majority {
+                    true => now.replicas.len() * 2 > before.replicas.len(),
+                    false => !now.replicas.is_empty(),
+                })
+            })
         };
-        // Their views would keep the collection's files on the disk for as long as nobody reads on.
-        self.cursors.kill_namespace(&record.namespace.to_string());
-        self.remove_dropped(&record).await?;
-        Ok(record.indexes.len())
+        self.await_catalog(cx, |catalog| (!is_left(catalog, true)).then_some(())).await?;
+        let lease_ends = self.clock.monotonic() + replica::LEASE_MAX;
+        self.await_catalog(cx, |catalog| {
+            let over = self.clock.monotonic() >= lease_ends;
+            (over || !is_left(catalog, false)).then_some(())
+        })
+        .await
+    }
+
+    /// Waits until this node's copy of the catalog has what `find` looks for.
+    async fn await_catalog<T>(
+        &self,
+        cx: &OperationContext,
+        find: impl Fn(&Catalog) -> Option<T>,
+    ) -> Result<T> {
+        self.catalog_now().await?;
+        self.unreconciled.notify_one();
+        loop {
+            let replica = self.catalog_replica();
+            let applied = replica.applied_index();
+            if let Some(found) = find(&self.catalog_copy()) {
+                return Ok(found);
+            }
+            cx.check(self.clock.monotonic())?;
+            // However the wait ends, the loop looks again; deadlines are checked by the way.
+            let _ = tokio::time::timeout(CHECK_INTERVAL, replica.changed(applied, replica.leader())).await;
+        }
     }
 
     /// `dropDatabase`. No error when there is none.
@@ -132,26 +172,15 @@ impl Router {
         let created_collection = self.collection(&command.namespace).await?.is_none();
         self.collection_or_create(&command.namespace).await?;
         let before = self.existing_collection(&command.namespace).await?;
-        let added = {
-            let _one_at_a_time = self.definitions.lock().await;
-            match self.catalog.write(Command::AddIndexes { collection: before.id, indexes }).await? {
-                Reply::Indexes(added) => added,
-                Reply::Done | Reply::Collection(_) => {
-                    unreachable!("the catalog answers added indexes with their ids")
-                }
-            }
+        let change = Command::AddIndexes { collection: before.id, indexes };
+        let Reply::Indexes(added) = self.change_catalog(change).await? else {
+            unreachable!("the catalog answers added indexes with their ids")
         };
-        let record = self.existing_collection(&command.namespace).await?;
-
-        let building = record.indexes.iter().filter(|(_, state)| *state == IndexState::Building);
-        let wanted = building.filter(|(spec, _)| command.indexes.iter().any(|index| index.name == spec.name));
-        let builds: Vec<_> = wanted.map(|(spec, _)| self.build_index(&record, spec)).collect();
-        let mut outcome = Ok(());
-        for build in builds {
-            outcome = outcome.and(build.finished(self, cx).await);
-        }
-        if let Err(error) = outcome {
-            self.drop_index_ids(&record, added).await?;
+        let wanted: Vec<&str> = command.indexes.iter().map(|index| index.name.as_str()).collect();
+        let built = self.await_catalog(cx, |catalog| built(catalog.collection(before.id)?, &wanted)).await?;
+        if let Err(error) = built {
+            let record = self.existing_collection(&command.namespace).await?;
+            self.drop_index_ids(cx, &record, added).await?;
             return Err(error.context(format!("Index build failed: Collection {}", command.namespace)));
         }
         let after = self.existing_collection(&command.namespace).await?;
@@ -175,7 +204,7 @@ impl Router {
     /// (72) for the index on `_id`.
     pub async fn drop_indexes(
         &self,
-        _cx: &OperationContext,
+        cx: &OperationContext,
         namespace: Namespace,
         selector: IndexSelector,
     ) -> Result<usize> {
@@ -184,23 +213,22 @@ impl Router {
         let record = record
             .ok_or_else(|| Error::new(Code::NAMESPACE_NOT_FOUND, format!("ns not found {namespace}")))?;
         let ids = select(record, &selector)?;
-        self.drop_index_ids(record, ids).await?;
+        self.drop_index_ids(cx, record, ids).await?;
         Ok(live_indexes(record).count())
     }
 
-    async fn drop_index_ids(&self, record: &Arc<CollectionRecord>, indexes: Vec<IndexId>) -> Result<()> {
+    /// On return no query reads the indexes and no write is refused by them.
+    async fn drop_index_ids(
+        &self,
+        cx: &OperationContext,
+        record: &Arc<CollectionRecord>,
+        indexes: Vec<IndexId>,
+    ) -> Result<()> {
         if indexes.is_empty() {
             return Ok(());
         }
-        let _one_at_a_time = self.definitions.lock().await;
-        self.catalog.write(Command::DropIndexes { collection: record.id, indexes: indexes.clone() }).await?;
-        let shard = self.shard_of(record)?;
-        for &index in &indexes {
-            // Awaited here, so that on return no query reads the index and no write is refused by it.
-            shard.write(ShardCommand::Configure(ConfigChange::DropIndex(index))).await?;
-        }
-        self.purge_indexes(record.id, shard, indexes);
-        Ok(())
+        self.change_catalog(Command::DropIndexes { collection: record.id, indexes }).await?;
+        Box::pin(self.route(cx, &record.namespace, false, Operation::Reconcile)).await.map(drop)
     }
 
     /// Sixteen random bytes marked as a version 4 UUID (RFC 9562, section 5.4).
@@ -212,7 +240,7 @@ impl Router {
 
 /// The indexes that clients see: all but those being removed.
 pub(crate) fn live_indexes(record: &CollectionRecord) -> impl Iterator<Item = &IndexSpec> {
-    record.indexes.iter().filter(|(_, state)| *state != IndexState::Dropping).map(|(spec, _)| spec)
+    record.indexes.iter().filter(|(_, state)| state.is_live()).map(|(spec, _)| spec)
 }
 
 fn new_index(request: &IndexRequest) -> Result<NewIndex> {
@@ -266,5 +294,13 @@ fn select(record: &CollectionRecord, selector: &IndexSelector) -> Result<Vec<Ind
     Ok(chosen.into_iter().map(|spec| spec.id).collect())
 }
 
-/// Names a build: an index of a collection.
-pub(crate) type BuildKey = (CollectionId, IndexId);
+/// Whether the indexes called `wanted` are complete, or why they will not be; `None` while that is not known.
+fn built(record: &CollectionRecord, wanted: &[&str]) -> Option<Result<()>> {
+    let mut indexes = record.indexes.iter().filter(|(spec, _)| wanted.contains(&spec.name.as_str()));
+    if let Some((failed, _)) = indexes.clone().find(|(_, state)| *state == IndexState::Failed) {
+        let failure = record.failures.iter().find(|failure| failure.index == failed.id);
+        let unknown = || Error::new(Code::INDEX_BUILD_ABORTED, "the index could not be built");
+        return Some(Err(failure.map_or_else(unknown, |failure| failure.error())));
+    }
+    indexes.all(|(_, state)| *state != IndexState::Building).then_some(Ok(()))
+}

@@ -31,8 +31,8 @@ struct Subject {
 }
 
 impl Router {
-    /// `explain`. The reply lacks the command itself, which the caller has.
-    pub async fn explain(
+    /// `explain` on this node's replica.
+    pub(crate) async fn explain_here(
         &self,
         cx: &OperationContext,
         command: ExplainCommand,
@@ -96,7 +96,7 @@ impl Router {
             limit: subject.limit,
         };
         let executor = match self.collection(namespace).await? {
-            Some(record) => self.start_read(cx, &record, &request).await?,
+            Some(record) => self.start_read(&record, &request).await?,
             None => None,
         };
         let Some(mut executor) = executor else {

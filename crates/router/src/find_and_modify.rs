@@ -13,8 +13,8 @@ use crate::write::WriteContext;
 use crate::{OperationContext, Router, parse, target};
 
 impl Router {
-    /// `findAndModify`. On return: fsynced on a majority.
-    pub async fn find_and_modify(
+    /// `findAndModify` on this node's replica.
+    pub(crate) async fn find_and_modify_here(
         &self,
         cx: &OperationContext,
         command: FindAndModifyCommand,
@@ -60,7 +60,7 @@ impl Router {
         };
         match direct {
             Some(keys) => {
-                *crate::write::candidates_mut(&mut op) = Candidates { keys, exact: true };
+                *crate::write::candidates_mut(&mut op) = Candidates { keys, exact: true, more: false };
                 self.send_one(context, query::evaluate::Statement { stmt_id: 0, op }).await
             }
             None => self.send_found(context, search, 0, op).await,

@@ -1,121 +1,139 @@
 //! Filling an index from the documents that were there before it, without stopping writes; and emptying a dropped one.
 //!
-//! Steps, each safe to do again after a crash: every shard commits "maintain it", so that writes keep it up from then
-//! on; a read view made after that names all older documents; their missing entries go through the owner loop in
-//! batches, which look at each document as it is by then; every shard commits "ready"; the catalog commits "ready".
+//! Started by `reconcile` on the node of the shard's primary; whoever becomes primary next starts over. Steps, each safe to
+//! do again: the shard commits "maintain it", so that writes keep it up from then on; a read view made after that
+//! names all older documents; their missing entries go through the owner loop in batches, which look at each document
+//! as it is by then; the shard commits "ready"; the catalog commits "ready". What cannot be built is "failed" in the catalog,
+//! with the reason, for whoever asked.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use base::{Code, CollectionId, Error, IndexId, Namespace, Result};
-use catalog::{CollectionRecord, Command, IndexSpec};
+use base::{CollectionId, IndexId, Namespace, Result};
+use catalog::{CollectionRecord, Command, IndexFailure, IndexSpec, IndexState};
 use parking_lot::Mutex;
 use query::evaluate::{ConfigChange, ShardCommand, ShardReply};
 use replica::ShardHandle;
 use storage::Direction;
-use tokio::sync::watch;
 
-use crate::definition::BuildKey;
-use crate::{OperationContext, Router};
+use crate::Router;
+use crate::retry::ends_command;
 
 /// Documents that go into one backfill entry, so that client writes get their turn in between.
 const BACKFILL_BATCH: usize = 500;
 /// Index entries that one purge entry removes.
 const PURGE_BATCH: usize = 2_000;
 
-type Outcome = Option<Result<()>>;
-
-/// The builds that run on this node.
-#[derive(Default)]
+/// What runs on this node in the background: builds and purges of an index of a collection.
+#[derive(Clone, Default)]
 pub(crate) struct Builds {
-    running: Mutex<BTreeMap<BuildKey, watch::Receiver<Outcome>>>,
+    running: Arc<Mutex<BTreeSet<(CollectionId, IndexId)>>>,
 }
 
-/// Waits for one build.
-pub(crate) struct Build {
-    outcome: watch::Receiver<Outcome>,
+/// Takes a piece of work off the list when it ends, on whatever path.
+struct Running {
+    builds: Builds,
+    keys: Vec<(CollectionId, IndexId)>,
 }
 
-impl Build {
-    /// Returns when the index is complete, or why it could not be built. Leaving early does not stop the build.
-    pub(crate) async fn finished(mut self, router: &Router, cx: &OperationContext) -> Result<()> {
-        loop {
-            if let Some(outcome) = self.outcome.borrow_and_update().clone() {
-                return outcome;
-            }
-            cx.check(router.clock.monotonic())?;
-            let pause = std::time::Duration::from_millis(50);
-            if let Ok(Err(_)) = tokio::time::timeout(pause, self.outcome.changed()).await {
-                return Err(Error::new(Code::INTERRUPTED_AT_SHUTDOWN, "The node is stopping."));
-            }
+impl Builds {
+    /// Lists the work. `None` when part of it is going on already.
+    fn begin(&self, keys: Vec<(CollectionId, IndexId)>) -> Option<Running> {
+        let mut running = self.running.lock();
+        if keys.iter().any(|key| running.contains(key)) {
+            return None;
         }
+        running.extend(keys.iter().copied());
+        Some(Running { builds: self.clone(), keys })
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let mut running = self.builds.running.lock();
+        self.keys.iter().for_each(|key| {
+            running.remove(key);
+        });
     }
 }
 
 impl Router {
-    /// Starts building an index, unless that is going on already.
-    pub(crate) fn build_index(&self, record: &Arc<CollectionRecord>, spec: &IndexSpec) -> Build {
-        let key = (record.id, spec.id);
-        let mut running = self.builds.running.lock();
-        if let Some(outcome) = running.get(&key) {
-            return Build { outcome: outcome.clone() };
-        }
-        let (sender, outcome) = watch::channel(None);
-        running.insert(key, outcome.clone());
-        let builder = Builder {
-            catalog: self.catalog.clone(),
-            shard: self.shard_of(record),
-            namespace: record.namespace.clone(),
-            spec: spec.clone(),
-        };
-        let builds = Arc::clone(&self.builds);
-        let collection = record.id;
+    /// Builds an index in the background, unless that is going on already.
+    pub(crate) fn build_index(&self, record: &Arc<CollectionRecord>, spec: &IndexSpec, shard: &ShardHandle) {
+        let Some(running) = self.builds.begin(vec![(record.id, spec.id)]) else { return };
+        let builder =
+            Builder { shard: shard.clone(), namespace: record.namespace.clone(), spec: spec.clone() };
+        let (router, collection) = (self.shared(), record.id);
         tokio::spawn(async move {
-            let result = builder.run(collection).await;
-            if let Err(error) = &result {
-                tracing::warn!(%error, index = %builder.spec.name, "an index could not be built");
+            let _running = running;
+            if !router.still_building(collection, builder.spec.id).await {
+                return;
             }
-            builds.running.lock().remove(&key);
-            sender.send_replace(Some(result));
+            let built = builder.run().await;
+            let index = builder.spec.id;
+            let command = match built {
+                Ok(()) => Command::IndexReady { collection, index },
+                Err(error) if ends_command(&error) => {
+                    tracing::debug!(%error, index = %builder.spec.name, "an index build stops here");
+                    router.unreconciled.notify_one();
+                    return;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, index = %builder.spec.name, "an index could not be built");
+                    Command::IndexFailed { collection, failure: IndexFailure::new(index, &error) }
+                }
+            };
+            // The next leader, or the next look at the catalog, builds it again; what is there costs little.
+            if let Err(error) = router.change_catalog(command).await {
+                tracing::debug!(%error, "the catalog does not know yet how an index build ended");
+            }
         });
-        Build { outcome }
+    }
+
+    /// Whether the catalog wants the index built as of now; this node's copy may be behind.
+    async fn still_building(&self, collection: CollectionId, index: IndexId) -> bool {
+        let Ok(catalog) = self.catalog_now().await else { return false };
+        let record = catalog.collection(collection);
+        let building = |record: &Arc<CollectionRecord>| {
+            record.indexes.iter().any(|(spec, state)| spec.id == index && *state == IndexState::Building)
+        };
+        record.is_some_and(building)
     }
 
     /// Removes the entries of dropped indexes in the background, then forgets the indexes.
-    pub(crate) fn purge_indexes(&self, collection: CollectionId, shard: ShardHandle, indexes: Vec<IndexId>) {
-        let catalog = self.catalog.clone();
+    pub(crate) fn purge_indexes(&self, collection: CollectionId, shard: &ShardHandle, indexes: Vec<IndexId>) {
+        let keys = indexes.iter().map(|index| (collection, *index)).collect();
+        let Some(running) = self.builds.begin(keys) else { return };
+        let (router, shard) = (self.shared(), shard.clone());
         tokio::spawn(async move {
+            let _running = running;
             let purge = async {
                 for &index in &indexes {
-                    // A crash may have come between the catalog's entry and the shard's.
-                    shard.write(ShardCommand::Configure(ConfigChange::DropIndex(index))).await?;
                     purge_index(&shard, index).await?;
                 }
-                catalog.write(Command::ForgetIndexes { collection, indexes: indexes.clone() }).await
+                router.change_catalog(Command::ForgetIndexes { collection, indexes: indexes.clone() }).await
             };
             if let Err(error) = purge.await {
-                // The next start takes it up again.
+                // The next look at the catalog takes it up again.
                 tracing::debug!(%error, "dropped indexes are not purged yet");
             }
         });
     }
 }
 
-/// What a build needs, free of the router that started it.
+/// What a build needs.
 struct Builder {
-    catalog: replica::CatalogHandle,
-    shard: Result<ShardHandle>,
+    shard: ShardHandle,
     namespace: Namespace,
     spec: IndexSpec,
 }
 
 impl Builder {
-    async fn run(&self, collection: CollectionId) -> Result<()> {
-        let shard = self.shard.as_ref().map_err(Clone::clone)?;
+    async fn run(&self) -> Result<()> {
+        let shard = &self.shard;
         shard.write(ShardCommand::Configure(ConfigChange::AddIndex(self.spec.clone()))).await?;
         self.backfill(shard).await?;
         shard.write(ShardCommand::Configure(ConfigChange::MarkReady(self.spec.id))).await?;
-        self.catalog.write(Command::IndexReady { collection, index: self.spec.id }).await?;
         Ok(())
     }
 

@@ -1,29 +1,37 @@
 //! Turns a client's command into work for shards and merges the answers.
 //!
-//! Called by `wire` (one task per connection) with typed commands ([`command`]); calls the replica host of this node.
-//! Always holds: the router keeps no state of its own but cursors and index builds; every write that a client may send
-//! again carries its identity, so that asking again is harmless.
+//! Called by `wire` (one task per connection) with typed commands ([`command`]), and by `rpc` with those of other nodes
+//! ([`peer`]); calls the replica host of this node and the routers of others. Always holds: the router keeps no state of
+//! its own but cursors and index builds; every write that a client, or another router, may send again carries an identity,
+//! so that asking again is harmless.
 //!
 //! An operation in reading order:
 //! 1. [`Router`] finds the collection in its copy of the catalog (`resolve`). Absence is confirmed by a linearizable
-//!    read of the catalog before anybody hears of it.
-//! 2. The filter's equality on the shard key names the documents, or a search on a read view finds them (`target`,
+//!    read of the catalog before anybody hears of it (`catalog_access`).
+//! 2. It goes, whole, to the node of the shard's primary: often this one, else over [`peer::Peers`] (`front`, `route`).
+//!    Steps 3 to 5 happen there (`serve` takes what other nodes send).
+//! 3. The filter's equality on the shard key names the documents, or a search on a read view finds them (`target`,
 //!    `search`).
-//! 3. Writes go to the owner loop of the shard with their candidates (`write`, `find_and_modify`); a candidate that no
-//!    longer matches sends the statement back to step 2.
-//! 4. Reads run in the caller's task on a read view (`read`, `aggregate`), in slices, so that a long scan neither
+//! 4. Writes go to the owner loop of the shard with their candidates (`write`, `find_and_modify`); a candidate that no
+//!    longer matches sends the statement back to step 3.
+//! 5. Reads run in the caller's task on a read view (`read`, `aggregate`), in slices, so that a long scan neither
 //!    holds the task nor outlives its deadline; what does not fit the first batch waits in a cursor (`cursor`).
-//! 5. Refusals that mean "the shard has moved on" are retried under a fresh resolution until the deadline (`retry`).
+//! 6. Refusals that mean "the shard has moved on", and nodes that do not answer, send the operation back to step 1 until
+//!    its deadline (`retry`).
 //!
-//! Definitions go through the catalog first and reach the shards after it (`definition`, `index_build`); whatever a
-//! crash interrupts in between is taken up again by [`Router::reconcile`].
+//! Definitions are entries of the catalog (`definition`). Each node makes its replicas what the catalog says
+//! (`reconcile`, with `index_build` and `group_steps`), whenever the catalog or a leader changes: what a crash interrupts is
+//! taken up again by whoever leads then.
 
 mod aggregate;
+mod catalog_access;
 pub mod command;
 mod cursor;
 mod definition;
 mod explain;
 mod find_and_modify;
+mod front;
+mod group_steps;
 mod index_build;
 mod parse;
 pub mod peer;
@@ -31,17 +39,23 @@ mod read;
 mod reconcile;
 mod resolve;
 mod retry;
+mod route;
 mod search;
+mod serve;
 mod statistics;
+mod status;
 mod target;
 mod write;
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
-use base::{Clock, Entropy, NodeId};
+use base::{BootId, Clock, Entropy, NodeId, RequestId, ShardId};
 use document::EvalContext;
 use document::Variables;
-use replica::{CatalogHandle, Host};
+use parking_lot::Mutex;
+use replica::Host;
 
 pub use aggregate::ROUTER_STAGES;
 pub use command::OperationContext;
@@ -50,10 +64,10 @@ pub use command::OperationContext;
 pub struct RouterOptions {
     /// This node.
     pub node: NodeId,
-    /// The replicas of this node.
+    /// The replicas of this node, with one of the catalog among them.
     pub host: Arc<Host>,
-    /// The catalog's replica on this node.
-    pub catalog: CatalogHandle,
+    /// The way to other nodes.
+    pub peers: Arc<dyn peer::Peers>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Randomness, for UUIDs and cursor numbers.
@@ -62,29 +76,51 @@ pub struct RouterOptions {
 
 /// Executes commands. One for each node, shared by all connections.
 pub struct Router {
+    own: Weak<Router>,
     node: NodeId,
     host: Arc<Host>,
-    catalog: CatalogHandle,
+    peers: Arc<dyn peer::Peers>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     cursors: cursor::Registry,
-    builds: Arc<index_build::Builds>,
-    definitions: tokio::sync::Mutex<()>,
+    builds: index_build::Builds,
+    reconciling: tokio::sync::Mutex<()>,
+    /// Rung when this node may not be what the catalog says.
+    unreconciled: tokio::sync::Notify,
+    boot: BootId,
+    requests: AtomicU64,
+    /// Where other nodes said that a shard's primary is; for shards without a replica here.
+    primaries: Mutex<BTreeMap<ShardId, NodeId>>,
 }
 
 impl Router {
-    /// A router without cursors. Call [`Router::reconcile`] before the first command.
+    /// A router without cursors. It needs [`Router::keep_reconciled`] to run beside it.
     pub fn new(options: RouterOptions) -> Arc<Router> {
-        Arc::new(Router {
+        Arc::new_cyclic(|own| Router {
+            own: own.clone(),
             node: options.node,
             host: options.host,
-            catalog: options.catalog,
+            peers: options.peers,
             clock: options.clock,
+            boot: BootId(options.entropy.next_u64()),
             entropy: options.entropy,
             cursors: cursor::Registry::default(),
-            builds: Arc::default(),
-            definitions: tokio::sync::Mutex::new(()),
+            builds: index_build::Builds::default(),
+            reconciling: tokio::sync::Mutex::new(()),
+            unreconciled: tokio::sync::Notify::new(),
+            requests: AtomicU64::new(0),
+            primaries: Mutex::default(),
         })
+    }
+
+    /// This router, for what runs on in the background.
+    fn shared(&self) -> Arc<Router> {
+        self.own.upgrade().expect("a router that is in use exists")
+    }
+
+    /// The identity of a new request.
+    fn next_request(&self) -> RequestId {
+        RequestId { boot: self.boot, sequence: self.requests.fetch_add(1, Ordering::Relaxed) }
     }
 
     /// The surroundings of one command's evaluation.

@@ -58,13 +58,18 @@ pub enum Operation {
     FindAndModify(FindAndModifyCommand),
     Find(FindCommand),
     GetMore(GetMoreCommand),
-    KillCursors { namespace: String, cursors: Vec<CursorId> },
+    KillCursors {
+        namespace: String,
+        cursors: Vec<CursorId>,
+    },
     Count(CountCommand),
     Distinct(DistinctCommand),
     Aggregate(AggregateCommand),
     Explain(ExplainCommand, Verbosity),
     CollectionStats(base::Namespace),
     Validate(base::Namespace),
+    /// Brings the shard in line with the catalog as of now: on return no dropped index is in use.
+    Reconcile,
 }
 
 /// An answer to a [`PeerRequest`].
@@ -99,6 +104,8 @@ pub enum OperationReply {
     Document(Document),
     /// To `CollectionStats`.
     CollectionStats(CollectionStats),
+    /// To `Reconcile`.
+    Reconciled,
 }
 
 /// Why there is no answer.

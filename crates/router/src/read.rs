@@ -14,7 +14,7 @@ use document::{DocBuf, EvalContext};
 use query::execute::{Distinct, FindExecutor, Progress, Slice, collection_count};
 
 use crate::command::{CountCommand, CursorId, CursorReply, DistinctCommand, FindCommand, GetMoreCommand};
-use crate::cursor::{Cursor, OpenCursor};
+use crate::cursor::{Cursor, OpenCursor, RemoteCursor};
 use crate::search::{ReadRequest, order};
 use crate::{OperationContext, Router, parse};
 
@@ -40,8 +40,8 @@ pub(crate) struct BatchSize {
 }
 
 impl Router {
-    /// `find`. A collection that does not exist has no documents.
-    pub async fn find(&self, cx: &OperationContext, command: FindCommand) -> Result<CursorReply> {
+    /// `find` on this node's replica.
+    pub(crate) async fn find_here(&self, cx: &OperationContext, command: FindCommand) -> Result<CursorReply> {
         let variables = parse::variables(command.variables.as_ref());
         let filter = Arc::new(parse::filter(command.filter.as_ref(), &variables)?);
         let projection = command.projection.as_ref().filter(|spec| !spec.as_doc().is_empty());
@@ -59,7 +59,7 @@ impl Router {
         let namespace = command.namespace.to_string();
         let Some(record) = self.collection(&command.namespace).await? else { return Ok(nothing(namespace)) };
         let view_since = self.clock.monotonic();
-        let Some(executor) = self.start_read(cx, &record, &request).await? else {
+        let Some(executor) = self.start_read(&record, &request).await? else {
             return Ok(nothing(namespace));
         };
         let output = Output { filter, projection, context };
@@ -71,12 +71,16 @@ impl Router {
         self.reply(cx, namespace, cursor, batch)
     }
 
-    /// `getMore`. Fails with `CursorNotFound` (43), and in another session than the cursor's.
-    pub async fn get_more(&self, cx: &OperationContext, command: GetMoreCommand) -> Result<CursorReply> {
+    /// `getMore` of a cursor of this router; what it continues may be on another node.
+    pub(crate) async fn get_more_here(
+        &self,
+        cx: &OperationContext,
+        command: GetMoreCommand,
+    ) -> Result<CursorReply> {
         let mut open = self.cursors.take(command.cursor, &command.namespace, cx.session)?;
         let size = next_batch(command.batch_size);
         let mut batch = Vec::new();
-        let more = self.continue_cursor(cx, &mut open.cursor, &size, &mut batch).await;
+        let more = self.continue_cursor(cx, &mut open.cursor, &size, &command.namespace, &mut batch).await;
         let more = more.inspect_err(|_| self.cursors.finish(command.cursor))?;
         let stays_open = if more {
             self.cursors.put_back(command.cursor, open, self.clock.monotonic())
@@ -88,14 +92,9 @@ impl Router {
         Ok(CursorReply { cursor, namespace: command.namespace, batch })
     }
 
-    /// `killCursors`. Returns those that were open.
-    pub async fn kill_cursors(
-        &self,
-        _cx: &OperationContext,
-        namespace: &str,
-        cursors: &[CursorId],
-    ) -> Result<Vec<CursorId>> {
-        Ok(cursors.iter().copied().filter(|cursor| self.cursors.kill(*cursor, namespace)).collect())
+    /// Closes a cursor. Says whether it was open.
+    pub(crate) fn kill_cursor(&self, cursor: CursorId, namespace: &str) -> bool {
+        self.cursors.kill(cursor, namespace)
     }
 
     /// Closes the cursors of the sessions that `ended` selects.
@@ -113,13 +112,13 @@ impl Router {
         self.cursors.len()
     }
 
-    /// `count`. Without a filter it costs one key, however large the collection.
-    pub async fn count(&self, cx: &OperationContext, command: CountCommand) -> Result<u64> {
+    /// `count` on this node's replica.
+    pub(crate) async fn count_here(&self, cx: &OperationContext, command: CountCommand) -> Result<u64> {
         let variables = document::Variables::default();
         let filter = Arc::new(parse::filter(command.filter.as_ref(), &variables)?);
         let Some(record) = self.collection(&command.namespace).await? else { return Ok(0) };
         if matches!(filter.root(), Node::True) && command.hint.is_none() {
-            let Some((view, _)) = self.view(cx, &record).await? else { return Ok(0) };
+            let Some((view, _)) = self.view(&record).await? else { return Ok(0) };
             let all = self.step(collection_count(view.as_ref()))?.documents;
             let rest = all.saturating_sub(command.skip);
             return Ok(command.limit.map_or(rest, |limit| rest.min(limit)));
@@ -132,7 +131,7 @@ impl Router {
             hint: command.hint,
             context: self.eval_context(variables),
         };
-        let Some(mut executor) = self.start_read(cx, &record, &request).await? else { return Ok(0) };
+        let Some(mut executor) = self.start_read(&record, &request).await? else { return Ok(0) };
         let mut total = 0;
         loop {
             let (counted, progress) = self.step(executor.count_batch(Slice::EXAMINED_DEFAULT))?;
@@ -144,8 +143,12 @@ impl Router {
         }
     }
 
-    /// `distinct`, in BSON order. Fails with 17217 when the values exceed the size of a document.
-    pub async fn distinct(&self, cx: &OperationContext, command: DistinctCommand) -> Result<Vec<Bson>> {
+    /// `distinct` on this node's replica.
+    pub(crate) async fn distinct_here(
+        &self,
+        cx: &OperationContext,
+        command: DistinctCommand,
+    ) -> Result<Vec<Bson>> {
         let variables = document::Variables::default();
         let request = ReadRequest {
             filter: Arc::new(parse::filter(command.filter.as_ref(), &variables)?),
@@ -157,7 +160,7 @@ impl Router {
         };
         let mut distinct = Distinct::new(Path::parse_bounded(&command.key)?);
         let Some(record) = self.collection(&command.namespace).await? else { return Ok(Vec::new()) };
-        let Some(mut executor) = self.start_read(cx, &record, &request).await? else { return Ok(Vec::new()) };
+        let Some(mut executor) = self.start_read(&record, &request).await? else { return Ok(Vec::new()) };
         let mut documents = Vec::new();
         loop {
             let slice = Slice::examining(Slice::EXAMINED_DEFAULT);
@@ -176,26 +179,44 @@ impl Router {
         cx: &OperationContext,
         cursor: &mut Cursor,
         size: &BatchSize,
+        namespace: &str,
         batch: &mut Vec<DocBuf>,
     ) -> Result<bool> {
         match cursor {
+            Cursor::Remote(remote) => self.fill_remote(cx, remote, size, namespace, batch).await,
             Cursor::Find(find) => {
-                self.renew_view(cx, find).await?;
+                self.renew_view(find).await?;
                 self.fill(cx, find, size, batch).await
             }
             Cursor::Aggregate(aggregate) => self.fill_aggregate(cx, aggregate, size, batch).await,
         }
     }
 
+    /// Adds the next documents of a cursor that another node holds. Says whether there may be more.
+    async fn fill_remote(
+        &self,
+        cx: &OperationContext,
+        remote: &RemoteCursor,
+        size: &BatchSize,
+        namespace: &str,
+        batch: &mut Vec<DocBuf>,
+    ) -> Result<bool> {
+        let batch_size = (size.documents_max != usize::MAX).then_some(size.documents_max as u64);
+        let command = GetMoreCommand { cursor: remote.cursor, namespace: namespace.to_owned(), batch_size };
+        let reply = self.continue_remote(cx, remote, command).await?;
+        batch.extend(reply.batch);
+        Ok(reply.cursor.is_some())
+    }
+
     /// Gives a cursor a view of now when its own has become old, so that old versions can be dropped.
-    async fn renew_view(&self, cx: &OperationContext, cursor: &mut FindCursor) -> Result<()> {
+    async fn renew_view(&self, cursor: &mut FindCursor) -> Result<()> {
         let now = self.clock.monotonic();
         if now.since(cursor.view_since) < Duration::from_millis(READ_VIEW_AGE_MS_MAX) {
             return Ok(());
         }
         cursor.executor.release_view();
         if !cursor.executor.is_ready() {
-            let (view, _) = self.view(cx, &cursor.record).await?.ok_or_else(|| dropped(&cursor.record))?;
+            let (view, _) = self.view(&cursor.record).await?.ok_or_else(|| dropped(&cursor.record))?;
             cursor.executor.resume(view);
             cursor.view_since = now;
         }

@@ -1,91 +1,179 @@
-//! Makes this node's replicas what the catalog says, at start and after every definition.
+//! Makes this node what the catalog says: its replicas, and what their leaders have to do for the catalog.
 //!
-//! Whatever a crash interrupts between the catalog's entry and the shards' is found and finished here: replicas that
-//! are missing or no longer wanted, index builds, purges of dropped indexes.
+//! Runs beside the router for as long as the node serves. Always holds: it acts on this node's copy of the catalog, which may
+//! be behind, and does nothing that a newer one could forbid: ids are never used again, so that what a copy does not know
+//! yet is told apart from what it has forgotten.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base::id::CATALOG_SHARD;
-use base::{Result, ShardId};
-use catalog::{CollectionRecord, CollectionState, Command, IndexState};
-use query::state::ShardState;
-use replica::Membership;
+use base::{IndexId, Result};
+use catalog::{Catalog, CollectionRecord, CollectionState, Command, IndexState, ShardPlacement, placement};
+use query::evaluate::{ConfigChange, ShardCommand};
+use query::state::{IndexStatus, ShardState};
+use replica::{Membership, ShardHandle};
 
 use crate::Router;
 
+/// How long nothing at all happens before everything is looked at again.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// The same while learners catch up or a replica is missing.
+const PENDING_INTERVAL: Duration = Duration::from_millis(50);
+/// How often a new group's first replica asks for votes until the others are there.
+const CAMPAIGN_INTERVAL: Duration = Duration::from_millis(20);
+const CAMPAIGNS_MAX: usize = 100;
+
 impl Router {
-    /// Brings this node in line with the catalog. Call before the first command; does nothing when all is well.
-    pub async fn reconcile(&self) -> Result<()> {
-        let _one_at_a_time = self.definitions.lock().await;
-        let catalog = self.catalog_now().await?;
-        self.drop_unknown_shards(&catalog).await?;
+    /// Reconciles whenever the catalog, or who leads it, changes, until the task is dropped.
+    pub async fn keep_reconciled(self: Arc<Self>) {
+        loop {
+            let replica = self.catalog_replica();
+            let (applied, leader) = (replica.applied_index(), replica.leader());
+            let pending = self.reconcile().await.unwrap_or_else(|error| {
+                tracing::warn!(%error, "this node is not yet what the catalog says");
+                true
+            });
+            let pause = if pending { PENDING_INTERVAL } else { LOOK_INTERVAL };
+            tokio::select! {
+                () = replica.changed(applied, leader) => {}
+                () = self.unreconciled.notified() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Brings this node in line with its copy of the catalog. Says whether something is still on its way. Does nothing
+    /// when all is well.
+    pub async fn reconcile(&self) -> Result<bool> {
+        let _one_at_a_time = self.reconciling.lock().await;
+        let catalog = self.catalog_copy();
+        self.drop_forgotten_shards(&catalog).await?;
+        let mut pending = false;
         for record in catalog.collections() {
             match record.state {
-                CollectionState::Active => {
-                    self.start_replicas(record).await?;
-                    self.resume_indexes(record)?;
-                }
-                CollectionState::Dropping => self.remove_dropped(record).await?,
+                CollectionState::Active => pending |= self.reconcile_collection(record).await?,
+                CollectionState::Dropping => self.drop_replicas(record).await?,
+            }
+        }
+        pending |= self.lead_catalog(&catalog).await?;
+        Ok(pending)
+    }
+
+    async fn reconcile_collection(&self, record: &Arc<CollectionRecord>) -> Result<bool> {
+        let mut pending = false;
+        for placement in &record.shard_map.shards {
+            if placement.replicas.iter().all(|placed| placed.node != self.node) {
+                continue;
+            }
+            self.start_replica(record, placement).await?;
+            let Some(replica) = self.host.shard(placement.shard) else {
+                // It comes as a snapshot.
+                continue;
+            };
+            if self.is_here(&replica) {
+                pending |= self.step_group(placement.shard, &placement.replicas, &replica).await?;
+                self.lead_indexes(record, &replica).await?;
+            }
+        }
+        Ok(pending)
+    }
+
+    /// Starts this node's replica of a new shard. One that joins a shard later comes as a snapshot instead.
+    async fn start_replica(&self, record: &CollectionRecord, placement: &ShardPlacement) -> Result<()> {
+        let founders = placement.replicas.iter().filter(|placed| placed.founder);
+        let Some(mine) = founders.clone().find(|placed| placed.node == self.node) else { return Ok(()) };
+        if self.host.shard(placement.shard).is_some() {
+            return Ok(());
+        }
+        let mut state = ShardState::new(record.id, record.shard_map.epoch);
+        state.hash_range =
+            query::state::HashRange { first: placement.first_hash(), last: placement.last_hash() };
+        let membership = Membership::of_voters(founders.clone().map(|placed| (placed.replica, placed.node)));
+        let replica = self
+            .host
+            .create_replica(placement.shard, mine.replica, &membership, state.initial_batch())
+            .await?;
+        if founders.clone().nth(1).is_some() && placement.replicas.first() == Some(mine) {
+            tokio::spawn(campaign(replica));
+        }
+        Ok(())
+    }
+
+    /// Removes this node's replicas of a dropped collection, and tells the catalog.
+    async fn drop_replicas(&self, record: &CollectionRecord) -> Result<()> {
+        for placement in &record.shard_map.shards {
+            for mine in placement.replicas.iter().filter(|placed| placed.node == self.node) {
+                // Their views would keep the collection's files on the disk for as long as nobody reads on.
+                self.cursors.kill_namespace(&record.namespace.to_string());
+                self.host.drop_replica(placement.shard).await?;
+                let gone = Command::ReplicaGone { collection: record.id, replica: mine.replica };
+                self.change_catalog(gone).await?;
             }
         }
         Ok(())
     }
 
-    /// Starts this node's replicas of a collection that are not running yet.
-    pub(crate) async fn start_replicas(&self, record: &CollectionRecord) -> Result<()> {
-        for placement in &record.shard_map.shards {
-            let mine = placement.replicas.iter().find(|replica| replica.node == self.node);
-            if let Some(mine) = mine
-                && self.host.shard(placement.shard).is_none()
-            {
-                let mut state = ShardState::new(record.id, record.shard_map.epoch);
-                state.hash_range =
-                    query::state::HashRange { first: placement.first_hash(), last: placement.last_hash() };
-                let voters = placement.replicas.iter().map(|replica| (replica.replica, replica.node));
-                let membership = Membership::of_voters(voters);
-                self.host
-                    .create_replica(placement.shard, mine.replica, &membership, state.initial_batch())
-                    .await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Removes the replicas of a dropped collection, then the collection.
-    pub(crate) async fn remove_dropped(&self, record: &CollectionRecord) -> Result<()> {
-        for placement in &record.shard_map.shards {
-            self.host.drop_replica(placement.shard).await?;
-        }
-        self.catalog.write(Command::ForgetCollection { collection: record.id }).await?;
-        Ok(())
-    }
-
-    /// Replicas of shards that no collection has: their collection was forgotten before their removal was durable.
-    async fn drop_unknown_shards(&self, catalog: &catalog::Catalog) -> Result<()> {
-        let placements = catalog.collections().flat_map(|record| &record.shard_map.shards);
-        let known: BTreeSet<ShardId> = placements.map(|placement| placement.shard).collect();
-        for status in self.host.replicas() {
-            let shard = status.name.shard;
-            if shard != CATALOG_SHARD && !known.contains(&shard) {
+    /// Replicas of shards that the catalog has forgotten: this node was away when their collection was dropped.
+    async fn drop_forgotten_shards(&self, catalog: &Catalog) -> Result<()> {
+        for replica in self.host.shards() {
+            let shard = replica.shard();
+            if catalog.knew_shard(shard) && catalog.placement(shard).is_none() {
                 self.host.drop_replica(shard).await?;
             }
         }
         Ok(())
     }
 
-    fn resume_indexes(&self, record: &Arc<CollectionRecord>) -> Result<()> {
+    /// What falls to the catalog's leader: its own group, and replicas that are missing.
+    async fn lead_catalog(&self, catalog: &Catalog) -> Result<bool> {
+        let replica = self.catalog_replica();
+        if !self.is_here(&replica) {
+            return Ok(false);
+        }
+        let pending = self.step_group(CATALOG_SHARD, &catalog.cluster().catalog, &replica).await?;
+        let Some(place) = placement::missing_replica(catalog) else { return Ok(pending) };
+        replica.write(place).await?;
+        Ok(true)
+    }
+
+    /// What falls to the leader of a shard: indexes that are not what the catalog says.
+    async fn lead_indexes(&self, record: &Arc<CollectionRecord>, replica: &ShardHandle) -> Result<()> {
         let mut dropped = Vec::new();
         for (spec, state) in &record.indexes {
             match state {
-                IndexState::Building => drop(self.build_index(record, spec)),
+                IndexState::Building => self.build_index(record, spec, replica),
                 IndexState::Dropping => dropped.push(spec.id),
-                IndexState::Ready => {}
+                IndexState::Ready | IndexState::Failed => {}
+            }
+        }
+        let kept = replica.state();
+        // A leader whose catalog was behind may have built what was forgotten by then.
+        let is_forgotten = |index: IndexId| {
+            index < record.next_index && record.indexes.iter().all(|(spec, _)| spec.id != index)
+        };
+        dropped.extend(kept.indexes.iter().map(|index| index.spec.id).filter(|index| is_forgotten(*index)));
+        for index in kept.indexes.iter().filter(|index| index.status != IndexStatus::Dropping) {
+            // No query reads the index and no write is refused by it once this is committed.
+            if dropped.contains(&index.spec.id) {
+                replica.write(ShardCommand::Configure(ConfigChange::DropIndex(index.spec.id))).await?;
             }
         }
         if !dropped.is_empty() {
-            self.purge_indexes(record.id, self.shard_of(record)?, dropped);
+            self.purge_indexes(record.id, replica, dropped);
         }
         Ok(())
+    }
+}
+
+/// Has the first replica of a new group elected as soon as enough others are there.
+async fn campaign(replica: ShardHandle) {
+    for _ in 0..CAMPAIGNS_MAX {
+        if replica.leader().is_some() || replica.is_stopped() {
+            return;
+        }
+        replica.campaign().await;
+        // Returns at once when a leader is elected.
+        let _ = tokio::time::timeout(CAMPAIGN_INTERVAL, replica.leader_changed(None)).await;
     }
 }

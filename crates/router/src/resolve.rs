@@ -3,26 +3,15 @@
 use std::sync::Arc;
 
 use base::{Code, Error, Namespace, Result};
-use catalog::{Catalog, CollectionRecord, ShardPlacement};
+use catalog::{CollectionRecord, ShardPlacement};
 use replica::ShardHandle;
 
 use crate::Router;
 
 impl Router {
-    /// This node's copy of the catalog, perhaps behind.
-    pub(crate) fn catalog_copy(&self) -> Arc<Catalog> {
-        self.catalog.state()
-    }
-
     /// How many nodes hold data, as this node knows.
     pub fn data_nodes(&self) -> usize {
-        self.catalog_copy().nodes().count()
-    }
-
-    /// The catalog as of now: linearizable.
-    pub(crate) async fn catalog_now(&self) -> Result<Arc<Catalog>> {
-        let (_, catalog) = self.catalog.read().await?;
-        Ok(catalog)
+        self.catalog_copy().nodes().filter(|node| node.facts.storage).count()
     }
 
     /// The collection in use under a name. `None` is confirmed by a linearizable read.
@@ -40,7 +29,7 @@ impl Router {
         record.ok_or_else(|| Error::new(Code::NAMESPACE_NOT_FOUND, format!("ns does not exist: {namespace}")))
     }
 
-    /// The replica that serves a collection's shard. Fails as stale while it is being started or dropped.
+    /// This node's replica of a collection's shard. Fails as stale while there is none.
     pub(crate) fn shard_of(&self, record: &CollectionRecord) -> Result<ShardHandle> {
         let placement = sole_shard(record);
         self.host.shard(placement.shard).ok_or_else(|| {

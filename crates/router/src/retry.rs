@@ -1,4 +1,4 @@
-//! Which refusals of a shard mean "ask again", and how long the router goes on asking.
+//! Which failures mean "ask again", and how long the router goes on asking.
 
 use std::time::Duration;
 
@@ -7,13 +7,21 @@ use base::{Code, Error, Result};
 use crate::{OperationContext, Router};
 
 /// How long an operation without a deadline of its own is retried.
-const RETRY_MS_MAX: u64 = 30_000;
-/// The pause between two attempts.
-const PAUSE_MS: u64 = 5;
+pub(crate) const RETRY_MS_MAX: u64 = 30_000;
+/// The pause before the second attempt; it doubles.
+const PAUSE_MS_MIN: u64 = 2;
+const PAUSE_MS_MAX: u64 = 50;
 
-/// Whether the error says that the shard has moved on, been dropped or lost its leader, and nothing was done.
+/// Whether the error says that the shard has moved on, been dropped or lost its primary.
 pub(crate) fn is_stale(error: &Error) -> bool {
-    matches!(error.code, Code::STALE_CONFIG | Code::NOT_WRITABLE_PRIMARY | Code::PRIMARY_STEPPED_DOWN)
+    matches!(
+        error.code,
+        Code::STALE_CONFIG
+            | Code::NOT_WRITABLE_PRIMARY
+            | Code::PRIMARY_STEPPED_DOWN
+            | Code::INTERRUPTED_DUE_TO_REPL_STATE_CHANGE
+            | Code::HOST_UNREACHABLE
+    )
 }
 
 /// Whether the error is about the node or the operation as a whole, not about what one statement asks for.
@@ -23,7 +31,6 @@ pub(crate) fn ends_command(error: &Error) -> bool {
             error.code,
             Code::INTERRUPTED
                 | Code::INTERRUPTED_AT_SHUTDOWN
-                | Code::INTERRUPTED_DUE_TO_REPL_STATE_CHANGE
                 | Code::MAX_TIME_MS_EXPIRED
                 | Code::OUT_OF_DISK_SPACE
                 | Code::SHUTDOWN_IN_PROGRESS
@@ -33,15 +40,17 @@ pub(crate) fn ends_command(error: &Error) -> bool {
 /// Counts down one operation's retries.
 pub(crate) struct Attempts {
     until: base::MonoTime,
+    pause_ms: u64,
 }
 
 impl Attempts {
     pub(crate) fn new(router: &Router) -> Attempts {
-        Attempts { until: router.clock.monotonic() + Duration::from_millis(RETRY_MS_MAX) }
+        let until = router.clock.monotonic() + Duration::from_millis(RETRY_MS_MAX);
+        Attempts { until, pause_ms: PAUSE_MS_MIN }
     }
 
     /// After a failed attempt: waits and returns when there should be another, or fails with what ends the operation.
-    pub(crate) async fn again(&self, router: &Router, cx: &OperationContext, error: Error) -> Result<()> {
+    pub(crate) async fn again(&mut self, router: &Router, cx: &OperationContext, error: Error) -> Result<()> {
         if !is_stale(&error) {
             return Err(error);
         }
@@ -50,7 +59,8 @@ impl Attempts {
         if now >= self.until {
             return Err(error);
         }
-        tokio::time::sleep(Duration::from_millis(PAUSE_MS)).await;
+        tokio::time::sleep(Duration::from_millis(self.pause_ms)).await;
+        self.pause_ms = (self.pause_ms * 2).min(PAUSE_MS_MAX);
         Ok(())
     }
 }

@@ -15,7 +15,7 @@ use query::state::ShardState;
 use storage::View;
 
 use crate::command::Hint;
-use crate::retry::Attempts;
+use crate::retry::is_stale;
 use crate::write::WriteContext;
 use crate::{OperationContext, Router};
 
@@ -57,7 +57,7 @@ impl Router {
             hint,
             context: self.eval_context(context.variables.clone()),
         };
-        let Some(mut executor) = self.start_read(context.cx, &record, &request).await? else {
+        let Some(mut executor) = self.start_read(&record, &request).await? else {
             return Ok(Vec::new());
         };
         let mut found = Vec::new();
@@ -76,34 +76,33 @@ impl Router {
     /// Plans a read and starts it on a view of now. `None` when the collection was dropped meanwhile.
     pub(crate) async fn start_read(
         &self,
-        cx: &OperationContext,
         record: &Arc<CollectionRecord>,
         request: &ReadRequest,
     ) -> Result<Option<FindExecutor>> {
-        let Some((view, state)) = self.view(cx, record).await? else { return Ok(None) };
+        let Some((view, state)) = self.view(record).await? else { return Ok(None) };
         self.executor(view, &state, request).map(Some)
     }
 
-    /// A view of a collection's shard as of now, retried while the shard moves on.
+    /// A view of a collection's shard as of now. `None` when the collection was dropped meanwhile; fails as stale when
+    /// this node's replica does not lead.
     pub(crate) async fn view(
         &self,
-        cx: &OperationContext,
         record: &Arc<CollectionRecord>,
     ) -> Result<Option<(Arc<dyn View>, Arc<ShardState>)>> {
-        let attempts = Attempts::new(self);
-        loop {
-            let read = match self.shard_of(record) {
-                Ok(shard) => shard.read().await,
-                Err(error) => Err(error),
-            };
-            match read {
-                Ok(pair) => return Ok(Some(pair)),
-                Err(error) => attempts.again(self, cx, error).await?,
+        let read = match self.shard_of(record) {
+            Ok(shard) => shard.read().await,
+            Err(error) => Err(error),
+        };
+        match read {
+            Ok(pair) => Ok(Some(pair)),
+            Err(error) if is_stale(&error) => {
+                let current = self.catalog_now().await?;
+                match current.find(&record.namespace).is_some_and(|found| found.id == record.id) {
+                    true => Err(error),
+                    false => Ok(None),
+                }
             }
-            let current = self.catalog_now().await?;
-            if current.find(&record.namespace).is_none_or(|found| found.id != record.id) {
-                return Ok(None);
-            }
+            Err(error) => Err(error),
         }
     }
 

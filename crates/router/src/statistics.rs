@@ -9,22 +9,18 @@ use query::execute::{ValidationReport, collection_count};
 use query::state::ShardState;
 use storage::{Direction, View};
 
+use crate::Router;
 use crate::command::CollectionStats;
 use crate::definition::live_indexes;
-use crate::{OperationContext, Router};
 
 /// Entries of an index that are looked at to estimate its size.
 const SAMPLED_ENTRIES: usize = 200;
 
 impl Router {
-    /// `collStats`. Zeros for a collection that does not exist.
-    pub async fn collection_stats(
-        &self,
-        cx: &OperationContext,
-        namespace: Namespace,
-    ) -> Result<CollectionStats> {
+    /// `collStats` of this node's replica.
+    pub(crate) async fn collection_stats_here(&self, namespace: Namespace) -> Result<CollectionStats> {
         let Some(record) = self.collection(&namespace).await? else { return Ok(CollectionStats::default()) };
-        let Some((view, _)) = self.view(cx, &record).await? else { return Ok(CollectionStats::default()) };
+        let Some((view, _)) = self.view(&record).await? else { return Ok(CollectionStats::default()) };
         let count = self.step(collection_count(view.as_ref()))?;
         let indexes = live_indexes(&record).map(|spec| {
             let bytes =
@@ -44,7 +40,6 @@ impl Router {
     /// with 40415 for a part that is not known.
     pub(crate) async fn statistics_row(
         &self,
-        cx: &OperationContext,
         namespace: &Namespace,
         argument: &Document,
     ) -> Result<Document> {
@@ -52,7 +47,7 @@ impl Router {
             let message = format!("Collection [{namespace}] not found.");
             return Err(Error::new(Code::NAMESPACE_NOT_FOUND, message));
         }
-        let stats = self.collection_stats(cx, namespace.clone()).await?;
+        let stats = self.collection_stats_here(namespace.clone()).await?;
         let now = bson::DateTime::from_millis(self.clock.wall_ms());
         let mut row = doc! { "ns": namespace.to_string(), "localTime": now };
         for (part, options) in argument {
@@ -68,14 +63,14 @@ impl Router {
         Ok(row)
     }
 
-    /// `validate`: reads every document and every index entry. Fails with `NamespaceNotFound` (26).
-    pub async fn validate(&self, cx: &OperationContext, namespace: Namespace) -> Result<Document> {
+    /// `validate` of this node's replica.
+    pub(crate) async fn validate_here(&self, namespace: Namespace) -> Result<Document> {
         let missing = || {
             let message = format!("Collection '{namespace}' does not exist to validate.");
             Error::new(Code::NAMESPACE_NOT_FOUND, message)
         };
         let record = self.collection(&namespace).await?.ok_or_else(missing)?;
-        let (view, state) = self.view(cx, &record).await?.ok_or_else(missing)?;
+        let (view, state) = self.view(&record).await?.ok_or_else(missing)?;
         let checked = tokio::task::spawn_blocking(move || check(&state, &view)).await;
         let report = checked.map_err(|error| Error::new(Code::INTERNAL_ERROR, error.to_string()))?;
         let report = self.step(report.map_err(Into::into))?;

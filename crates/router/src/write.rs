@@ -20,7 +20,7 @@ use query::evaluate::{
 use crate::command::{
     DeleteCommand, DeleteStatement, Hint, InsertCommand, UpdateCommand, UpdateStatement, WriteReply,
 };
-use crate::retry::{Attempts, ends_command};
+use crate::retry::ends_command;
 use crate::search::Search;
 use crate::{OperationContext, Router, parse, target};
 
@@ -50,8 +50,12 @@ struct Prepared {
 }
 
 impl Router {
-    /// `insert`. Creates the collection when it is absent.
-    pub async fn insert(&self, cx: &OperationContext, command: InsertCommand) -> Result<WriteReply> {
+    /// `insert` into this node's replica.
+    pub(crate) async fn insert_here(
+        &self,
+        cx: &OperationContext,
+        command: InsertCommand,
+    ) -> Result<WriteReply> {
         let variables = Variables::default();
         let statement_ids = command.statement_ids;
         let prepared = command.documents.into_iter().enumerate().map(|(index, document)| Prepared {
@@ -71,8 +75,12 @@ impl Router {
         self.run(&context, prepared.map(Ok)).await
     }
 
-    /// `update`. Creates the collection when it is absent and a statement may insert.
-    pub async fn update(&self, cx: &OperationContext, command: UpdateCommand) -> Result<WriteReply> {
+    /// `update` of this node's replica.
+    pub(crate) async fn update_here(
+        &self,
+        cx: &OperationContext,
+        command: UpdateCommand,
+    ) -> Result<WriteReply> {
         let variables = parse::variables(command.variables.as_ref());
         let prepared = command.statements.iter().enumerate().map(|(index, statement)| {
             let stmt_id = stmt_id(&command.statement_ids, index);
@@ -88,8 +96,12 @@ impl Router {
         self.run(&context, prepared).await
     }
 
-    /// `delete`.
-    pub async fn delete(&self, cx: &OperationContext, command: DeleteCommand) -> Result<WriteReply> {
+    /// `delete` from this node's replica.
+    pub(crate) async fn delete_here(
+        &self,
+        cx: &OperationContext,
+        command: DeleteCommand,
+    ) -> Result<WriteReply> {
         let variables = parse::variables(command.variables.as_ref());
         let prepared = command.statements.iter().enumerate().map(|(index, statement)| {
             let stmt_id = stmt_id(&command.statement_ids, index);
@@ -225,7 +237,7 @@ impl Router {
             context.cx.check(self.clock.monotonic())?;
             let keys = self.search(context, search, 1).await?;
             let exact = keys.is_empty();
-            *candidates_mut(&mut op) = Candidates { keys, exact };
+            *candidates_mut(&mut op) = Candidates { keys, exact, more: false };
             let result = self.send_one(context, Statement { stmt_id, op: op.clone() }).await?;
             if !matches!(result.outcome, Ok(Outcome::LostCandidate)) {
                 return Ok(result);
@@ -241,23 +253,24 @@ impl Router {
         stmt_id: i32,
         mut op: WriteOp,
     ) -> Result<StatementResult> {
-        let keys = self.search(context, search, usize::MAX).await?;
+        let mut keys = self.search(context, search, usize::MAX).await?;
+        // A repeat goes on behind the last document of the batches that were done.
+        keys.sort_unstable();
         // Only a statement that finds nothing may insert.
         if !keys.is_empty()
             && let WriteOp::Update { upsert, .. } = &mut op
         {
             *upsert = None;
         }
-        let mut total: Option<StatementResult> = None;
-        for batch in batches(keys) {
+        let mut batches = batches(keys).into_iter().peekable();
+        let mut total = None;
+        while let Some(keys) = batches.next() {
             context.cx.check(self.clock.monotonic())?;
-            *candidates_mut(&mut op) = Candidates { keys: batch, exact: true };
+            let more = batches.peek().is_some();
+            *candidates_mut(&mut op) = Candidates { keys, exact: true, more };
             let result = self.send_one(context, Statement { stmt_id, op: op.clone() }).await?;
             let failed = result.outcome.is_err();
-            total = Some(match total {
-                Some(total) => add(total, result),
-                None => result,
-            });
+            total = Some(result);
             if failed {
                 break;
             }
@@ -275,21 +288,15 @@ impl Router {
         Ok(results.into_iter().next().expect("a shard answers for every statement until one fails"))
     }
 
-    /// Sends statements to the shard, until it is not stale any more.
+    /// Sends statements to the shard's owner loop. Fails as stale when this node's replica does not lead.
     async fn send(
         &self,
         context: &WriteContext<'_>,
         statements: &Arc<[Statement]>,
     ) -> Result<Vec<StatementResult>> {
-        let attempts = Attempts::new(self);
-        loop {
-            let Some(record) = self.target_collection(context).await? else {
-                return Ok(nothing_matched(statements));
-            };
-            match self.send_to(context, &record, Arc::clone(statements)).await {
-                Ok(results) => return Ok(results),
-                Err(error) => attempts.again(self, context.cx, error).await?,
-            }
+        match self.target_collection(context).await? {
+            Some(record) => self.send_to(context, &record, Arc::clone(statements)).await,
+            None => Ok(nothing_matched(statements)),
         }
     }
 
@@ -310,7 +317,7 @@ impl Router {
         let request = WriteRequest {
             namespace: context.namespace.clone(),
             epoch: record.shard_map.epoch,
-            session: context.cx.session.zip(context.cx.txn_number),
+            session: context.cx.retry_identity(),
             statements,
             ordered: context.ordered,
             variables: context.variables.clone(),
@@ -392,7 +399,7 @@ fn aim(
 ) -> (Candidates, Option<Search>) {
     let direct = if hint.is_none() && sort.is_none() { target::document_keys(filter) } else { None };
     match direct {
-        Some(keys) => (Candidates { keys, exact: true }, None),
+        Some(keys) => (Candidates { keys, exact: true, more: false }, None),
         None => {
             let search = Search { filter: Arc::clone(filter), sort: sort.clone(), hint: hint.clone(), multi };
             (Candidates::default(), Some(search))
@@ -430,21 +437,6 @@ fn nothing_matched(statements: &[Statement]) -> Vec<StatementResult> {
         repeated: false,
     };
     statements.iter().enumerate().map(result).collect()
-}
-
-/// Adds a batch's result to that of the batches before it.
-fn add(total: StatementResult, next: StatementResult) -> StatementResult {
-    let outcome = match (total.outcome, next.outcome) {
-        (
-            Ok(Outcome::Updated { matched: m1, modified: c1, upserted, .. }),
-            Ok(Outcome::Updated { matched: m2, modified: c2, .. }),
-        ) => Ok(Outcome::Updated { matched: m1 + m2, modified: c1 + c2, upserted, document: None }),
-        (Ok(Outcome::Deleted { deleted: d1, .. }), Ok(Outcome::Deleted { deleted: d2, .. })) => {
-            Ok(Outcome::Deleted { deleted: d1 + d2, document: None })
-        }
-        (_, next) => next,
-    };
-    StatementResult { statement: total.statement, outcome, repeated: total.repeated }
 }
 
 /// Adds a statement's result to the reply. Says whether it failed.

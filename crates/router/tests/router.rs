@@ -7,7 +7,7 @@ use std::time::Duration;
 use base::{Clock, Code, Entropy, MonoTime, Namespace, NodeId, ReplicaId, SessionId};
 use bson::{Bson, Document, doc};
 use catalog::command::NewIndex;
-use catalog::{Command, KeyDirection};
+use catalog::{Command, KeyDirection, NodeFacts};
 use document::DocBuf;
 use replica::{CompactionPolicy, Host, HostOptions, Membership, NoPeers, ThreadSpawner};
 use router::command::{
@@ -15,7 +15,7 @@ use router::command::{
     ExplainCommand, FindAndModifyAction, FindAndModifyCommand, FindCommand, GetMoreCommand, IndexRequest,
     IndexSelector, InsertCommand, UpdateCommand, UpdateSpec, UpdateStatement, Verbosity,
 };
-use router::{OperationContext, Router, RouterOptions};
+use router::{OperationContext, Router, RouterOptions, peer};
 use storage::memory::{MemoryDisk, MemoryLogWriter};
 
 /// Time that advances with every reading, and numbers that count up: runs are repeatable.
@@ -42,7 +42,20 @@ struct Node {
     disk: MemoryDisk,
     host: Host,
     router: Arc<Router>,
+    reconciling: tokio::task::JoinHandle<()>,
     cx: OperationContext,
+}
+
+/// The first entry of the catalog.
+fn found() -> Command {
+    let node = NodeFacts {
+        name: "n1".to_owned(),
+        listen: "127.0.0.1:27017".to_owned(),
+        peer: "127.0.0.1:27117".to_owned(),
+        storage: true,
+        labels: Default::default(),
+    };
+    Command::Found { name: "test".to_owned(), replication_factor: 3, node }
 }
 
 impl Node {
@@ -68,28 +81,27 @@ impl Node {
             compaction: CompactionPolicy::default(),
         };
         let host = Host::start(options).await.expect("the host starts");
-        let catalog = match host.catalog() {
-            Some(catalog) => catalog,
-            None => {
-                let created = host
-                    .create_catalog(
-                        ReplicaId(1),
-                        &Membership::sole_voter(ReplicaId(1), NodeId(1)),
-                        Default::default(),
-                    )
-                    .await;
-                created.expect("the catalog starts")
-            }
+        if host.catalog().is_none() {
+            let membership = Membership::sole_voter(ReplicaId(1), NodeId(1));
+            let created = host.create_catalog(ReplicaId(1), &membership, Default::default()).await;
+            let founded = created.expect("the catalog starts").write(found()).await;
+            founded.expect("the cluster is founded");
+        }
+        let options = RouterOptions {
+            node: NodeId(1),
+            host: Arc::new(host.clone()),
+            peers: Arc::new(peer::NoPeers),
+            clock,
+            entropy,
         };
-        let options =
-            RouterOptions { node: NodeId(1), host: Arc::new(host.clone()), catalog, clock, entropy };
         let router = Router::new(options);
-        router.reconcile().await.expect("the catalog is readable");
-        Node { disk, host, router, cx: OperationContext::default() }
+        let reconciling = tokio::spawn(router.clone().keep_reconciled());
+        Node { disk, host, router, reconciling, cx: OperationContext::default() }
     }
 
     /// The process ends without a word; what was not synced is lost.
     async fn crash_and_reopen(self) -> Node {
+        self.reconciling.abort();
         self.host.shutdown().await.expect("stops");
         self.disk.crash(&mut |_| 0);
         Node::open(self.disk).await

@@ -121,6 +121,8 @@ pub struct Candidates {
     /// Whether no other document can match, as with a filter on `_id`: then a candidate that is gone means that nothing
     /// matches, and the request need not be sent again.
     pub exact: bool,
+    /// Whether more candidates of the same statement follow in a later request. The keys of all of them ascend.
+    pub more: bool,
 }
 
 /// A write.
@@ -244,7 +246,8 @@ pub struct StatementResult {
     pub statement: usize,
     /// What it did, or why it did nothing. An error in a `multi` statement leaves in place what it did before.
     pub outcome: base::Result<Outcome>,
-    /// Whether this is the recorded outcome of an earlier execution.
+    /// Whether this is the recorded outcome of an earlier execution. The outcome of a `multi` statement that comes in
+    /// several requests counts what the earlier ones did.
     pub repeated: bool,
 }
 

@@ -32,6 +32,8 @@ struct Run {
     first: i32,
     count: u32,
     outcome: Outcome,
+    /// The last document that a statement of many dealt with, while there may be more of them.
+    position: Option<Bytes>,
 }
 
 /// The recorded outcomes of a session's transaction, or `None` when it wrote nothing yet. Fails with
@@ -92,17 +94,34 @@ impl RetryRecord {
         Some(&run.outcome)
     }
 
+    /// The last document that the statement dealt with, when it may go on behind it.
+    pub fn position(&self, stmt_id: i32) -> Option<&Bytes> {
+        self.runs.iter().find(|run| run.first == stmt_id)?.position.as_ref()
+    }
+
+    /// Adds or replaces the outcome so far of a statement that goes on behind `position`.
+    pub(super) fn add_partial(&mut self, stmt_id: i32, outcome: &Outcome, position: Bytes) {
+        self.forget_partial(stmt_id);
+        self.runs.push(Run { first: stmt_id, count: 1, outcome: outcome.clone(), position: Some(position) });
+    }
+
+    fn forget_partial(&mut self, stmt_id: i32) {
+        self.runs.retain(|run| run.first != stmt_id || run.position.is_none());
+    }
+
     /// Adds a statement's outcome.
     pub(super) fn add(&mut self, stmt_id: i32, outcome: &Outcome) {
+        self.forget_partial(stmt_id);
         if let Some(last) = self.runs.last_mut()
             && i64::from(last.first) + i64::from(last.count) == i64::from(stmt_id)
             && is_counts_only(outcome)
             && last.outcome == *outcome
+            && last.position.is_none()
         {
             last.count += 1;
             return;
         }
-        self.runs.push(Run { first: stmt_id, count: 1, outcome: outcome.clone() });
+        self.runs.push(Run { first: stmt_id, count: 1, outcome: outcome.clone(), position: None });
     }
 
     /// The stored form.
@@ -113,6 +132,12 @@ impl RetryRecord {
         for run in &self.runs {
             out.extend_from_slice(&run.first.to_le_bytes());
             out.extend_from_slice(&run.count.to_le_bytes());
+            if let Some(position) = &run.position {
+                out.push(KIND_PARTIAL);
+                let length = u32::try_from(position.len()).expect("a document's key is short");
+                out.extend_from_slice(&length.to_le_bytes());
+                out.extend_from_slice(position);
+            }
             encode_outcome(&run.outcome, &mut out);
         }
         encoding::encode_record(&out)
@@ -145,6 +170,8 @@ fn is_counts_only(outcome: &Outcome) -> bool {
 const KIND_INSERTED: u8 = 0;
 const KIND_UPDATED: u8 = 1;
 const KIND_DELETED: u8 = 2;
+/// Stands before the kind of an outcome that may go on, with the position behind which it does.
+const KIND_PARTIAL: u8 = 3;
 
 fn encode_outcome(outcome: &Outcome, out: &mut Vec<u8>) {
     match outcome {
@@ -203,9 +230,22 @@ fn parse(cursor: &mut Cursor<'_>) -> Option<RetryRecord> {
     while !cursor.0.is_empty() {
         let first = i32::from_le_bytes(cursor.fixed()?);
         let count = u32::from_le_bytes(cursor.fixed()?);
-        record.runs.push(Run { first, count, outcome: parse_outcome(cursor)? });
+        let position = parse_position(cursor)?;
+        record.runs.push(Run { first, count, outcome: parse_outcome(cursor)?, position });
     }
     Some(record)
+}
+
+/// The position of an outcome that may go on; `None` inside where the outcome is complete.
+fn parse_position(cursor: &mut Cursor<'_>) -> Option<Option<Bytes>> {
+    if *cursor.0.first()? != KIND_PARTIAL {
+        return Some(None);
+    }
+    cursor.fixed::<1>()?;
+    let length = usize::try_from(u32::from_le_bytes(cursor.fixed()?)).ok()?;
+    let (position, rest) = cursor.0.split_at_checked(length)?;
+    cursor.0 = rest;
+    Some(Some(Bytes::copy_from_slice(position)))
 }
 
 fn parse_outcome(cursor: &mut Cursor<'_>) -> Option<Outcome> {
@@ -256,6 +296,24 @@ mod tests {
             assert_eq!(back.outcome(stmt_id), Some(outcome));
         }
         assert_eq!(back.outcome(5), None);
+    }
+
+    #[test]
+    fn a_statement_of_many_documents_keeps_its_position_until_it_is_complete() {
+        let done = |deleted| Outcome::Deleted { deleted, document: None };
+        let mut record = RetryRecord::new(1);
+        record.add(0, &done(1));
+        record.add_partial(1, &done(500), Bytes::from_static(b"k500"));
+        record.add_partial(1, &done(900), Bytes::from_static(b"k900"));
+        let back = RetryRecord::decode(b"r", &record.encode()).expect("intact");
+        assert_eq!(
+            (back.outcome(1), back.position(1)),
+            (Some(&done(900)), Some(&Bytes::from_static(b"k900")))
+        );
+        record.add(1, &done(901));
+        let back = RetryRecord::decode(b"r", &record.encode()).expect("intact");
+        assert_eq!((back.outcome(1), back.position(1)), (Some(&done(901)), None));
+        assert_eq!(back.outcome(0), Some(&done(1)));
     }
 
     #[test]

@@ -87,15 +87,28 @@ fn run_all(
 ) -> Result<Vec<StatementResult>, Fault> {
     let mut results = Vec::with_capacity(request.statements.len());
     for (position, statement) in request.statements.iter().enumerate() {
-        let repeated = record.as_ref().and_then(|record| record.outcome(statement.stmt_id)).cloned();
-        if let Some(outcome) = repeated {
-            results.push(StatementResult { statement: position, outcome: Ok(outcome), repeated: true });
+        let stmt_id = statement.stmt_id;
+        let recorded = record.as_ref().and_then(|record| record.outcome(stmt_id)).cloned();
+        let after = record.as_ref().and_then(|record| record.position(stmt_id)).cloned();
+        if let (Some(outcome), None) = (&recorded, &after) {
+            results.push(StatementResult {
+                statement: position,
+                outcome: Ok(outcome.clone()),
+                repeated: true,
+            });
             continue;
         }
-        let outcome = split(writer.run(scratch, &statement.op))?;
+        let mut walk = Walk { after, ..Walk::default() };
+        let outcome = split(writer.run(scratch, &statement.op, &mut walk))?;
+        let outcome = outcome.map(|outcome| recorded.iter().cloned().fold(outcome, sum));
         let failed = matches!(outcome, Err(_) | Ok(Outcome::LostCandidate));
-        if let (Some(record), Ok(outcome), false) = (record.as_mut(), &outcome, failed) {
-            record.add(statement.stmt_id, outcome);
+        if let Some(record) = record.as_mut() {
+            match &outcome {
+                Ok(Outcome::LostCandidate) => {}
+                Ok(outcome) if !statement.has_more() => record.add(stmt_id, outcome),
+                // A repeat goes on behind the last candidate that was dealt with, also when the next one failed.
+                _ => walk.note(stmt_id, recorded, record),
+            }
         }
         results.push(StatementResult { statement: position, outcome, repeated: false });
         if failed && request.ordered {
@@ -109,6 +122,54 @@ impl Statement {
     fn is_multi(&self) -> bool {
         matches!(self.op, WriteOp::Update { multi: true, .. } | WriteOp::Delete { multi: true, .. })
     }
+
+    /// Whether later requests bring more candidates for it.
+    fn has_more(&self) -> bool {
+        match &self.op {
+            WriteOp::Update { candidates, .. } | WriteOp::Delete { candidates, .. } => candidates.more,
+            WriteOp::Insert { .. } => false,
+        }
+    }
+}
+
+/// How far a statement of many documents has come.
+#[derive(Default)]
+struct Walk {
+    /// Candidates up to this key were dealt with by earlier requests.
+    after: Option<Bytes>,
+    /// The last candidate that this request dealt with, and what it did up to there.
+    reached: Option<(Bytes, Outcome)>,
+}
+
+impl Walk {
+    fn skips(&self, key: &Bytes) -> bool {
+        self.after.as_ref().is_some_and(|after| key <= after)
+    }
+
+    fn note(self, stmt_id: i32, recorded: Option<Outcome>, record: &mut RetryRecord) {
+        if let Some((position, outcome)) = self.reached {
+            record.add_partial(stmt_id, &recorded.into_iter().fold(outcome, sum), position);
+        }
+    }
+}
+
+/// What two parts of one statement did together.
+fn sum(left: Outcome, right: Outcome) -> Outcome {
+    match (left, right) {
+        (
+            Outcome::Updated { matched, modified, upserted, document },
+            Outcome::Updated { matched: more_matched, modified: more_modified, .. },
+        ) => Outcome::Updated {
+            matched: matched + more_matched,
+            modified: modified + more_modified,
+            upserted,
+            document,
+        },
+        (Outcome::Deleted { deleted, document }, Outcome::Deleted { deleted: more_deleted, .. }) => {
+            Outcome::Deleted { deleted: deleted + more_deleted, document }
+        }
+        (outcome, _) => outcome,
+    }
 }
 
 /// Evaluates single statements.
@@ -118,7 +179,7 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    fn run(&self, scratch: &mut Scratch<'_>, op: &WriteOp) -> Result<Outcome, Stop> {
+    fn run(&self, scratch: &mut Scratch<'_>, op: &WriteOp, walk: &mut Walk) -> Result<Outcome, Stop> {
         match op {
             WriteOp::Insert { document } => {
                 check_size_for_insert(document)?;
@@ -126,7 +187,8 @@ impl Writer<'_> {
                 Ok(Outcome::Inserted)
             }
             WriteOp::Update { candidates, filter, update, upsert, multi, return_document } => {
-                let found = self.update(scratch, candidates, filter, update, *multi, *return_document)?;
+                let walk = multi.then_some(walk);
+                let found = self.update(scratch, candidates, filter, update, walk, *return_document)?;
                 let Outcome::Updated { matched: 0, .. } = found else { return Ok(found) };
                 if candidates.may_be_stale() && (upsert.is_some() || !multi) {
                     return Ok(Outcome::LostCandidate);
@@ -137,7 +199,8 @@ impl Writer<'_> {
                 }
             }
             WriteOp::Delete { candidates, filter, multi, return_document } => {
-                let found = self.delete(scratch, candidates, filter, *multi, *return_document)?;
+                let walk = multi.then_some(walk);
+                let found = self.delete(scratch, candidates, filter, walk, *return_document)?;
                 match found {
                     Outcome::Deleted { deleted: 0, .. } if candidates.may_be_stale() && !multi => {
                         Ok(Outcome::LostCandidate)
@@ -161,12 +224,15 @@ impl Writer<'_> {
         candidates: &Candidates,
         filter: &Filter,
         update: &Update,
-        multi: bool,
+        mut walk: Option<&mut Walk>,
         return_document: ReturnDocument,
     ) -> Result<Outcome, Stop> {
         let touched = self.maintainer.touched(update);
         let (mut matched, mut modified, mut returned) = (0, 0, None);
         for key in &candidates.keys {
+            if walk.as_ref().is_some_and(|walk| walk.skips(key)) {
+                continue;
+            }
             let Some(old) = read(scratch, key)? else { continue };
             let Some(details) = filter.matches_positional(old.as_doc(), &self.eval)? else { continue };
             matched += 1;
@@ -181,9 +247,9 @@ impl Writer<'_> {
                 ReturnDocument::Before => Some(old),
                 ReturnDocument::After => Some(new.unwrap_or(old)),
             };
-            if !multi {
-                break;
-            }
+            let Some(walk) = &mut walk else { break };
+            let outcome = Outcome::Updated { matched, modified, upserted: None, document: None };
+            walk.reached = Some((key.clone(), outcome));
         }
         Ok(Outcome::Updated { matched, modified, upserted: None, document: returned })
     }
@@ -221,11 +287,14 @@ impl Writer<'_> {
         scratch: &mut Scratch<'_>,
         candidates: &Candidates,
         filter: &Filter,
-        multi: bool,
+        mut walk: Option<&mut Walk>,
         return_document: ReturnDocument,
     ) -> Result<Outcome, Stop> {
         let (mut deleted, mut returned) = (0, None);
         for key in &candidates.keys {
+            if walk.as_ref().is_some_and(|walk| walk.skips(key)) {
+                continue;
+            }
             let Some(old) = read(scratch, key)? else { continue };
             if !filter.matches(old.as_doc(), &self.eval)? {
                 continue;
@@ -233,9 +302,8 @@ impl Writer<'_> {
             self.maintainer.remove(scratch, key, &old);
             deleted += 1;
             returned = (return_document == ReturnDocument::Before).then_some(old);
-            if !multi {
-                break;
-            }
+            let Some(walk) = &mut walk else { break };
+            walk.reached = Some((key.clone(), Outcome::Deleted { deleted, document: None }));
         }
         Ok(Outcome::Deleted { deleted, document: returned })
     }

@@ -45,6 +45,20 @@ impl LookupSpec {
         Filter::from_node(Node::Field { path: self.foreign_field.clone(), predicate: Predicate::In(values) })
     }
 
+    /// The same as a filter that can travel.
+    pub fn foreign_query(&self, row: DocRef<'_>) -> Document {
+        let path = self.foreign_field.to_string();
+        let (patterns, values): (Vec<Bson>, Vec<Bson>) =
+            self.local_values(row).into_iter().partition(|value| matches!(value, Bson::RegularExpression(_)));
+        if patterns.is_empty() {
+            return bson::doc! { path: { "$in": values } };
+        }
+        // Within $in, a regular expression would be a pattern.
+        let mut any = vec![Bson::Document(bson::doc! { &path: { "$in": values } })];
+        any.extend(patterns.into_iter().map(|value| Bson::Document(bson::doc! { &path: { "$eq": value } })));
+        bson::doc! { "$or": any }
+    }
+
     /// The row with the documents that were found.
     pub fn attach(&self, row: Row, found: Vec<Document>) -> Row {
         let mut document = row.into_tree();

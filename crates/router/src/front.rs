@@ -1,0 +1,224 @@
+//! The commands on documents, as clients' connections call them: here when this node's replica leads, else routed.
+//!
+//! Called by `wire`. Always holds: a write that may be sent twice, because it leaves this node or its group can change its
+//! leader, has an identity before it is tried the first time.
+
+use base::{Code, Error, Namespace, Result};
+use bson::{Bson, Document};
+
+use crate::command::{
+    AggregateCommand, CollectionStats, CountCommand, CursorId, CursorReply, DeleteCommand, DistinctCommand,
+    ExplainCommand, FindAndModifyAction, FindAndModifyCommand, FindAndModifyReply, FindCommand,
+    GetMoreCommand, InsertCommand, UpdateCommand, Verbosity, WriteReply,
+};
+use crate::peer::{Operation, OperationReply};
+use crate::retry::is_stale;
+use crate::{OperationContext, Router};
+
+impl Router {
+    /// `insert`. Creates the collection when it is absent. On return: fsynced on a majority.
+    pub async fn insert(&self, cx: &OperationContext, command: InsertCommand) -> Result<WriteReply> {
+        let cx = &self.identified(cx);
+        if self.leads(&command.namespace) {
+            let outcome = self.insert_here(cx, command.clone()).await;
+            if !has_moved(&outcome) {
+                return outcome;
+            }
+        }
+        let (namespace, create) = (command.namespace.clone(), true);
+        match Box::pin(self.route(cx, &namespace, create, Operation::Insert(command))).await? {
+            OperationReply::Write(reply) => Ok(reply),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// `update`. Creates the collection when it is absent and a statement may insert. On return: fsynced on a majority.
+    pub async fn update(&self, cx: &OperationContext, command: UpdateCommand) -> Result<WriteReply> {
+        let cx = &self.identified(cx);
+        if self.leads(&command.namespace) {
+            let outcome = self.update_here(cx, command.clone()).await;
+            if !has_moved(&outcome) {
+                return outcome;
+            }
+        }
+        let (namespace, create) =
+            (command.namespace.clone(), command.statements.iter().any(|statement| statement.upsert));
+        match Box::pin(self.route(cx, &namespace, create, Operation::Update(command))).await? {
+            OperationReply::Write(reply) => Ok(reply),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// `delete`. On return: fsynced on a majority.
+    pub async fn delete(&self, cx: &OperationContext, command: DeleteCommand) -> Result<WriteReply> {
+        let cx = &self.identified(cx);
+        if self.leads(&command.namespace) {
+            let outcome = self.delete_here(cx, command.clone()).await;
+            if !has_moved(&outcome) {
+                return outcome;
+            }
+        }
+        let (namespace, create) = (command.namespace.clone(), false);
+        match Box::pin(self.route(cx, &namespace, create, Operation::Delete(command))).await? {
+            OperationReply::Write(reply) => Ok(reply),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// `findAndModify`. On return: fsynced on a majority.
+    pub async fn find_and_modify(
+        &self,
+        cx: &OperationContext,
+        command: FindAndModifyCommand,
+    ) -> Result<FindAndModifyReply> {
+        let cx = &self.identified(cx);
+        if self.leads(&command.namespace) {
+            let outcome = self.find_and_modify_here(cx, command.clone()).await;
+            if !has_moved(&outcome) {
+                return outcome;
+            }
+        }
+        let (namespace, create) = (
+            command.namespace.clone(),
+            matches!(command.action, FindAndModifyAction::Update { upsert: true, .. }),
+        );
+        match Box::pin(self.route(cx, &namespace, create, Operation::FindAndModify(command))).await? {
+            OperationReply::FindAndModify(reply) => Ok(reply),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// `find`. A collection that does not exist has no documents.
+    pub async fn find(&self, cx: &OperationContext, command: FindCommand) -> Result<CursorReply> {
+        if self.leads(&command.namespace) {
+            let outcome = self.find_here(cx, command.clone()).await;
+            if !has_moved(&outcome) {
+                return outcome;
+            }
+        }
+        let namespace = command.namespace.clone();
+        match Box::pin(self.route(cx, &namespace, false, Operation::Find(command))).await? {
+            OperationReply::Cursor(reply) => Ok(reply),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// `count`. Without a filter it costs one key, however large the collection.
+    pub async fn count(&self, cx: &OperationContext, command: CountCommand) -> Result<u64> {
+        if self.leads(&command.namespace) {
+            let outcome = self.count_here(cx, command.clone()).await;
+            if !has_moved(&outcome) {
+                return outcome;
+            }
+        }
+        let namespace = command.namespace.clone();
+        match Box::pin(self.route(cx, &namespace, false, Operation::Count(command))).await? {
+            OperationReply::Count(reply) => Ok(reply),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// `distinct`, in BSON order. Fails with 17217 when the values exceed the size of a document.
+    pub async fn distinct(&self, cx: &OperationContext, command: DistinctCommand) -> Result<Vec<Bson>> {
+        if self.leads(&command.namespace) {
+            let outcome = self.distinct_here(cx, command.clone()).await;
+            if !has_moved(&outcome) {
+                return outcome;
+            }
+        }
+        let namespace = command.namespace.clone();
+        match Box::pin(self.route(cx, &namespace, false, Operation::Distinct(command))).await? {
+            OperationReply::Values(reply) => Ok(reply),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// `aggregate`. A collection that does not exist has no documents.
+    pub async fn aggregate(&self, cx: &OperationContext, command: AggregateCommand) -> Result<CursorReply> {
+        if self.leads(&command.namespace) {
+            let outcome = self.aggregate_here(cx, command.clone()).await;
+            if !has_moved(&outcome) {
+                return outcome;
+            }
+        }
+        let namespace = command.namespace.clone();
+        match Box::pin(self.route(cx, &namespace, false, Operation::Aggregate(command))).await? {
+            OperationReply::Cursor(reply) => Ok(reply),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// `getMore`. Fails with `CursorNotFound` (43), and in another session than the cursor's.
+    pub async fn get_more(&self, cx: &OperationContext, command: GetMoreCommand) -> Result<CursorReply> {
+        self.get_more_here(cx, command).await
+    }
+
+    /// `killCursors`. Returns those that were open.
+    pub async fn kill_cursors(
+        &self,
+        _cx: &OperationContext,
+        namespace: &str,
+        cursors: &[CursorId],
+    ) -> Result<Vec<CursorId>> {
+        Ok(cursors.iter().copied().filter(|cursor| self.kill_cursor(*cursor, namespace)).collect())
+    }
+
+    /// `explain`. The reply lacks the command itself, which the caller has.
+    pub async fn explain(
+        &self,
+        cx: &OperationContext,
+        command: ExplainCommand,
+        verbosity: Verbosity,
+    ) -> Result<Document> {
+        let namespace = command.namespace().clone();
+        self.routed_document(cx, namespace, Operation::Explain(command, verbosity)).await
+    }
+
+    /// `validate`: reads every document and every index entry. Fails with `NamespaceNotFound` (26).
+    pub async fn validate(&self, cx: &OperationContext, namespace: Namespace) -> Result<Document> {
+        self.routed_document(cx, namespace.clone(), Operation::Validate(namespace)).await
+    }
+
+    /// `collStats`. Zeros for a collection that does not exist.
+    pub async fn collection_stats(
+        &self,
+        cx: &OperationContext,
+        namespace: Namespace,
+    ) -> Result<CollectionStats> {
+        let operation = Operation::CollectionStats(namespace.clone());
+        match Box::pin(self.route(cx, &namespace, false, operation)).await? {
+            OperationReply::CollectionStats(stats) => Ok(stats),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn routed_document(
+        &self,
+        cx: &OperationContext,
+        namespace: Namespace,
+        operation: Operation,
+    ) -> Result<Document> {
+        match Box::pin(self.route(cx, &namespace, false, operation)).await? {
+            OperationReply::Document(document) => Ok(document),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// The context with an identity, unless the client gave the write one.
+    fn identified(&self, cx: &OperationContext) -> OperationContext {
+        let mut cx = cx.clone();
+        if cx.txn_number.is_none() || cx.session.is_none() {
+            cx.identity = Some(self.next_request());
+        }
+        cx
+    }
+}
+
+/// Whether the shard's primary turned out to be elsewhere, or to be about to change.
+fn has_moved<T>(outcome: &Result<T>) -> bool {
+    outcome.as_ref().is_err_and(is_stale)
+}
+
+fn unexpected(reply: &OperationReply) -> Error {
+    Error::new(Code::INTERNAL_ERROR, format!("a shard answered something else than it was asked: {reply:?}"))
+}
