@@ -4,6 +4,7 @@
 //! product's types: documents by one pass over their bytes, names by their rules, numbers by their range; nothing in here
 //! panics on it, and what passes converts back to the same message.
 
+mod catalog_write;
 mod command;
 mod member;
 mod peer;
@@ -17,8 +18,6 @@ use bson::{Bson, Document};
 use bytes::Bytes;
 use document::DocBuf;
 use document::validate::validate_nested;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use crate::v1;
 
@@ -34,12 +33,6 @@ pub(crate) trait Wire: Sized {
 
     /// Reads a message. Fails, mostly with `FailedToParse`, on one that [`Wire::into_wire`] does not make.
     fn from_wire(message: Self::Message) -> Result<Self>;
-}
-
-/// A document or value in one field, where BSON has to be a document.
-#[derive(serde::Serialize, serde::Deserialize)]
-struct Wrapped<T> {
-    v: T,
 }
 
 /// What a message lacks.
@@ -60,19 +53,23 @@ fn all_from<T: Wire>(messages: Vec<T::Message>) -> Result<Vec<T>> {
 }
 
 /// Encodes `{v: value}`.
-fn wrap<T: Serialize>(v: T) -> Result<Bytes> {
-    let bytes = bson::serialize_to_vec(&Wrapped { v });
-    bytes.map(Bytes::from).map_err(|error| Error::bad_value(error.to_string()))
+fn wrap(value: impl Into<Bson>) -> Result<Bytes> {
+    bson::doc! { "v": value.into() }.into_wire()
 }
 
 /// Decodes `{v: value}`.
-fn unwrap_value<T: DeserializeOwned>(bytes: &Bytes) -> Result<T> {
-    Ok(decode::<Wrapped<T>>(bytes)?.v)
+fn unwrap_value(bytes: Bytes) -> Result<Bson> {
+    Document::from_wire(bytes)?.remove("v").ok_or_else(|| missing("a value"))
 }
 
-fn decode<T: DeserializeOwned>(bytes: &Bytes) -> Result<T> {
-    validate_nested(bytes, PEER_NESTING_MAX)?;
-    bson::deserialize_from_slice(bytes).map_err(|error| Error::failed_to_parse(error.to_string()))
+/// Decodes `{v: [...]}`.
+fn unwrap_array(bytes: Bytes) -> Result<Vec<Bson>> {
+    match unwrap_value(bytes)? {
+        Bson::Array(values) => Ok(values),
+        other => {
+            Err(Error::failed_to_parse(format!("an array was expected, not {:?}", other.element_type())))
+        }
+    }
 }
 
 fn count(number: u64) -> Result<usize> {
@@ -113,11 +110,15 @@ impl Wire for Document {
     type Message = Bytes;
 
     fn into_wire(self) -> Result<Bytes> {
-        DocBuf::encode(&self).map(DocBuf::into_bytes)
+        let bytes = self.to_vec().map_err(|error| Error::bad_value(error.to_string()))?;
+        Ok(bytes.into())
     }
 
+    /// Not by way of `serde`, which would take a field named `$date` for a date.
     fn from_wire(bytes: Bytes) -> Result<Document> {
-        decode(&bytes)
+        validate_nested(&bytes, PEER_NESTING_MAX)?;
+        let damaged = |error: bson::error::Error| Error::failed_to_parse(error.to_string());
+        bson::RawDocument::from_bytes(&bytes).map_err(damaged)?.try_into().map_err(damaged)
     }
 }
 
@@ -129,7 +130,7 @@ impl Wire for Bson {
     }
 
     fn from_wire(bytes: Bytes) -> Result<Bson> {
-        unwrap_value(&bytes)
+        unwrap_value(bytes)
     }
 }
 
@@ -162,3 +163,6 @@ impl Wire for Error {
         Ok(error)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,6 +12,9 @@ use crate::v1;
 /// The version of the protocol between nodes. Nodes of different versions do not talk.
 pub const PROTOCOL_VERSION: u32 = 1;
 
+/// Characters of another node's cluster id in a message about it.
+const CLUSTER_ID_SHOWN: usize = 64;
+
 /// Who a node is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
@@ -47,7 +50,8 @@ impl Identity {
             )));
         }
         if hello.cluster_id != self.cluster_id {
-            let (cluster, other_cluster) = (&self.cluster_id, hello.cluster_id);
+            let cluster = &self.cluster_id;
+            let other_cluster: String = hello.cluster_id.chars().take(CLUSTER_ID_SHOWN).collect();
             return Err(Status::failed_precondition(format!(
                 "{node} belongs to cluster {cluster}, and {other} to cluster {other_cluster}"
             )));

@@ -32,6 +32,13 @@ pub(crate) struct Incoming {
     pub(crate) answers: Arc<Answers>,
 }
 
+/// However the reading ends: a stream that nobody reads must not look alive.
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        self.answers.close(None);
+    }
+}
+
 impl Incoming {
     /// Reads frames until the stream ends or the node stops.
     pub(crate) async fn read(self, mut frames: Streaming<v1::Frame>, mut stopped: watch::Receiver<bool>) {
@@ -164,10 +171,13 @@ impl Answers {
         }
     }
 
-    /// Ends the stream, with a status when this side ends it.
+    /// Ends the stream, with a status when this side ends it. Does nothing when it has ended.
     fn close(&self, end: Option<Status>) {
         {
             let mut state = self.state.lock();
+            if state.closed {
+                return;
+            }
             state.closed = true;
             state.end = end;
             state.queue.clear();

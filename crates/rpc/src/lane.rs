@@ -151,8 +151,15 @@ impl Lane {
     pub(crate) fn frames(self: Arc<Lane>) -> impl Stream<Item = v1::Frame> + Send + 'static {
         futures::stream::unfold(self, |lane| async move {
             loop {
-                match lane.state.lock().take() {
-                    Taken::Frame(frame) => break Some((frame, lane.clone())),
+                let taken = lane.state.lock().take();
+                match taken {
+                    Taken::Hello(hello) => {
+                        break Some((v1::Frame { hello: Some(hello), ..v1::Frame::default() }, lane));
+                    }
+                    Taken::Some(raft, requests) => {
+                        let raft = group(raft);
+                        break Some((v1::Frame { raft, requests, ..v1::Frame::default() }, lane));
+                    }
                     Taken::Nothing => {}
                     Taken::End => break None,
                 }
@@ -162,8 +169,10 @@ impl Lane {
     }
 }
 
+/// What goes into the next frame.
 enum Taken {
-    Frame(v1::Frame),
+    Hello(v1::Hello),
+    Some(Vec<(ShardId, Message)>, Vec<v1::Request>),
     Nothing,
     End,
 }
@@ -175,36 +184,25 @@ impl State {
             return Taken::End;
         }
         if let Some(hello) = self.hello.take() {
-            return Taken::Frame(v1::Frame { hello: Some(hello), ..v1::Frame::default() });
+            return Taken::Hello(hello);
         }
-        let frame =
-            v1::Frame { raft: self.take_raft(), requests: self.take_requests(), ..v1::Frame::default() };
-        match frame.raft.is_empty() && frame.requests.is_empty() {
+        let (raft, requests) = (self.take_raft(), self.take_requests());
+        match raft.is_empty() && requests.is_empty() {
             true => Taken::Nothing,
-            false => Taken::Frame(frame),
+            false => Taken::Some(raft, requests),
         }
     }
 
-    fn take_raft(&mut self) -> Vec<v1::RaftMessages> {
-        let (mut groups, mut taken): (Vec<v1::RaftMessages>, _) = (Vec::new(), 0);
+    fn take_raft(&mut self) -> Vec<(ShardId, Message)> {
+        let (mut messages, mut taken) = (Vec::new(), 0);
         while taken < PEER_FRAME_BYTES
             && let Some((shard, message, bytes)) = self.raft.pop_front()
         {
             taken += bytes;
             self.raft_bytes -= bytes;
-            let message = match message.into_wire() {
-                Ok(message) => message,
-                Err(error) => {
-                    tracing::error!(%shard, %error, "a message of a replica was not sent");
-                    continue;
-                }
-            };
-            match groups.last_mut().filter(|group| group.shard == shard.get()) {
-                Some(group) => group.messages.push(message),
-                None => groups.push(v1::RaftMessages { shard: shard.get(), messages: vec![message] }),
-            }
+            messages.push((shard, message));
         }
-        groups
+        messages
     }
 
     fn take_requests(&mut self) -> Vec<v1::Request> {
@@ -220,6 +218,25 @@ impl State {
         }
         requests
     }
+}
+
+/// Puts messages of the same shard that follow each other together. Outside of the lock: owner loops wait for that.
+fn group(messages: Vec<(ShardId, Message)>) -> Vec<v1::RaftMessages> {
+    let mut groups: Vec<v1::RaftMessages> = Vec::new();
+    for (shard, message) in messages {
+        let message = match message.into_wire() {
+            Ok(message) => message,
+            Err(error) => {
+                tracing::error!(%shard, %error, "a message of a replica was not sent");
+                continue;
+            }
+        };
+        match groups.last_mut().filter(|group| group.shard == shard.get()) {
+            Some(group) => group.messages.push(message),
+            None => groups.push(v1::RaftMessages { shard: shard.get(), messages: vec![message] }),
+        }
+    }
+    groups
 }
 
 fn raft_bytes(message: &Message) -> usize {

@@ -187,16 +187,22 @@ impl Link {
                 Ok(session) => {
                     backoff = BACKOFF_MIN;
                     tracing::info!(peer = %self.peer, address = self.address, "connected to another node");
-                    let reason = self.keep(session).await;
-                    tracing::info!(peer = %self.peer, reason, "the connection to another node has ended");
-                    reason
+                    self.keep(session).await
                 }
                 Err(reason) => reason,
             };
             closing.0.close(&reason);
-            self.state.send_replace(State::Down(reason));
+            self.down(reason);
             sleep(self.jittered(backoff)).await;
             backoff = (backoff * 2).min(BACKOFF_MAX);
+        }
+    }
+
+    /// Notes why there is no connection, and logs it when that has changed.
+    fn down(&self, reason: String) {
+        let last = self.state.send_replace(State::Down(reason.clone()));
+        if !matches!(last, State::Down(last) if last == reason) {
+            tracing::warn!(peer = %self.peer, address = self.address, reason, "another node is not reached");
         }
     }
 
@@ -229,6 +235,7 @@ impl Link {
         let Session { lane, mut answers, pings, mut pongs } = session;
         self.state.send_replace(State::Up(lane.clone()));
         let mut heard = Instant::now();
+        self.facts.lock().heard = Some(heard);
         let mut ping = (0, heard);
         let mut ticks = interval(self.context.options.ping_every);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);

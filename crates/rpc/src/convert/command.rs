@@ -1,7 +1,6 @@
 //! Commands on documents.
 
 use base::{Error, Result};
-use bson::Bson;
 use document::DocBuf;
 use document::validate::into_document;
 use router::command::{
@@ -10,7 +9,7 @@ use router::command::{
     InsertCommand, UpdateCommand, UpdateSpec, UpdateStatement, Verbosity,
 };
 
-use super::{Wire, all_from, all_into, missing, required, unwrap_value, wrap};
+use super::{Wire, all_from, all_into, missing, required, unwrap_array, wrap};
 use crate::v1;
 
 impl Wire for Hint {
@@ -335,7 +334,7 @@ impl Wire for AggregateCommand {
     fn into_wire(self) -> Result<v1::Aggregate> {
         Ok(v1::Aggregate {
             namespace: Some(self.namespace.into_wire()?),
-            pipeline: wrap(Bson::Array(self.pipeline))?,
+            pipeline: wrap(self.pipeline)?,
             batch_size: self.batch_size,
             hint: self.hint.into_wire()?,
             variables: self.variables.into_wire()?,
@@ -345,7 +344,7 @@ impl Wire for AggregateCommand {
     fn from_wire(message: v1::Aggregate) -> Result<AggregateCommand> {
         Ok(AggregateCommand {
             namespace: required(message.namespace, "a namespace")?,
-            pipeline: unwrap_value(&message.pipeline)?,
+            pipeline: unwrap_array(message.pipeline)?,
             batch_size: message.batch_size,
             hint: Wire::from_wire(message.hint)?,
             variables: Wire::from_wire(message.variables)?,

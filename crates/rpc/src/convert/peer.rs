@@ -6,7 +6,7 @@ use router::command::CursorId;
 use router::peer::{Operation, PeerFailure, PeerReply, PeerRequest, RemoteOperation};
 
 use super::command::Explained;
-use super::{Wire, required, unwrap_value, wrap};
+use super::{Wire, required};
 use crate::v1;
 
 /// Reads a request.
@@ -30,7 +30,7 @@ impl Wire for PeerRequest {
         use v1::request::Request;
         Ok(match self {
             PeerRequest::Operation(operation) => Request::Operation(operation.into_wire()?),
-            PeerRequest::CatalogWrite(command) => Request::CatalogWrite(wrap(command)?),
+            PeerRequest::CatalogWrite(command) => Request::CatalogWrite(command.into_wire()?),
             PeerRequest::CatalogIndex => Request::CatalogIndex(v1::CatalogIndex {}),
             PeerRequest::Status => Request::Status(v1::NodeStatus {}),
         })
@@ -40,7 +40,7 @@ impl Wire for PeerRequest {
         use v1::request::Request;
         Ok(match message {
             Request::Operation(operation) => PeerRequest::Operation(Box::new(Wire::from_wire(operation)?)),
-            Request::CatalogWrite(command) => PeerRequest::CatalogWrite(unwrap_value(&command)?),
+            Request::CatalogWrite(command) => PeerRequest::CatalogWrite(Box::new(Wire::from_wire(command)?)),
             Request::CatalogIndex(v1::CatalogIndex {}) => PeerRequest::CatalogIndex,
             Request::Status(v1::NodeStatus {}) => PeerRequest::Status,
         })
@@ -140,7 +140,7 @@ impl Wire for Result<PeerReply, PeerFailure> {
         use v1::answer::Answer;
         Ok(match self {
             Ok(PeerReply::Operation(reply)) => Answer::Operation(reply.into_wire()?),
-            Ok(PeerReply::CatalogWrite(reply)) => Answer::CatalogWrite(wrap(reply)?),
+            Ok(PeerReply::CatalogWrite(reply)) => Answer::CatalogWrite(reply.into_wire()?),
             Ok(PeerReply::CatalogIndex(index)) => Answer::CatalogIndex(index.get()),
             Ok(PeerReply::Status(status)) => Answer::Status(status.into_wire()?),
             Err(PeerFailure::Unreachable(reason)) => Answer::Unreachable(reason),
@@ -155,7 +155,7 @@ impl Wire for Result<PeerReply, PeerFailure> {
         use v1::answer::Answer;
         Ok(match message {
             Answer::Operation(reply) => Ok(PeerReply::Operation(Box::new(Wire::from_wire(reply)?))),
-            Answer::CatalogWrite(reply) => Ok(PeerReply::CatalogWrite(unwrap_value(&reply)?)),
+            Answer::CatalogWrite(reply) => Ok(PeerReply::CatalogWrite(Box::new(Wire::from_wire(reply)?))),
             Answer::CatalogIndex(index) => Ok(PeerReply::CatalogIndex(LogIndex(index))),
             Answer::Status(status) => Ok(PeerReply::Status(Wire::from_wire(status)?)),
             Answer::Unreachable(reason) => Err(PeerFailure::Unreachable(reason)),

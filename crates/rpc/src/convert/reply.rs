@@ -5,7 +5,7 @@ use bson::Bson;
 use router::command::{CollectionStats, CursorId, CursorReply, FindAndModifyReply, WriteReply};
 use router::peer::OperationReply;
 
-use super::{Wire, all_from, all_into, count, missing, number, required, unwrap_value, wrap};
+use super::{Wire, all_from, all_into, count, missing, number, required, unwrap_array, wrap};
 use crate::v1;
 
 impl Wire for WriteReply {
@@ -121,7 +121,7 @@ impl Wire for OperationReply {
                 cursors: cursors.into_iter().map(|cursor| cursor.0).collect(),
             }),
             OperationReply::Count(count) => Reply::Count(count),
-            OperationReply::Values(values) => Reply::Values(wrap(Bson::Array(values))?),
+            OperationReply::Values(values) => Reply::Values(wrap(values)?),
             OperationReply::Document(document) => Reply::Document(document.into_wire()?),
             OperationReply::CollectionStats(stats) => Reply::CollectionStats(stats.into_wire()?),
         };
@@ -138,7 +138,7 @@ impl Wire for OperationReply {
                 OperationReply::Killed(killed.cursors.into_iter().map(CursorId).collect())
             }
             Reply::Count(count) => OperationReply::Count(count),
-            Reply::Values(values) => OperationReply::Values(unwrap_value(&values)?),
+            Reply::Values(values) => OperationReply::Values(unwrap_array(values)?),
             Reply::Document(document) => OperationReply::Document(Wire::from_wire(document)?),
             Reply::CollectionStats(stats) => OperationReply::CollectionStats(Wire::from_wire(stats)?),
         })
