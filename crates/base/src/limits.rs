@@ -58,10 +58,34 @@ pub const STORE_UNFLUSHED_BYTES_MAX: u64 = 64 * 1024 * 1024;
 pub const MAILBOX_REQUESTS_MAX: usize = 16_384;
 /// Candidates of a multi-document update or delete that go into the owner loop at a time.
 pub const MULTI_WRITE_BATCH: usize = 1_000;
+/// Largest message between nodes, in bytes: a client's largest command with what surrounds it, or a Raft message with the
+/// largest entry.
+pub const PEER_MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes of Raft messages and of requests, each, that go into one frame between nodes, unless a single one is larger.
+pub const PEER_FRAME_BYTES: usize = 512 * 1024;
+/// Most bytes of Raft messages that wait to be sent to one node; further ones are dropped.
+pub const PEER_RAFT_QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Most bytes of unanswered requests to one node; further ones wait. Larger than [`PEER_MESSAGE_BYTES_MAX`] would be no use.
+pub const PEER_REQUEST_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// What the smallest request counts towards [`PEER_REQUEST_BYTES_MAX`], in bytes: bounds how many there are.
+pub const PEER_REQUEST_BYTES_MIN: usize = 64 * 1024;
+/// Most bytes of answers that wait to be sent to one node; further ones wait in their tasks.
+pub const PEER_ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Deepest nesting of documents between nodes: a filter around a document, an array around that, nest deeper than a
+/// client's document.
+pub const PEER_NESTING_MAX: usize = 2 * NESTING_MAX;
+/// Snapshots that a node sends at a time, and that it receives at a time.
+pub const SNAPSHOTS_AT_A_TIME: usize = 2;
+/// Bytes of snapshots that a node sends in a second.
+pub const SNAPSHOT_BYTES_PER_SECOND_DEFAULT: u64 = 64 * 1024 * 1024;
 /// Free bytes of disk below which client writes are refused. Compaction goes on then: after a fast load it was seen to take
 /// 500 MiB more before it gave any back.
 pub const DISK_RESERVE_BYTES_DEFAULT: u64 = 1024 * 1024 * 1024;
 
 const _: () =
     assert!(DOCUMENT_BYTES_MAX * 2 < MESSAGE_BYTES_MAX, "a message carries a document and its command");
+const _: () = assert!(
+    MESSAGE_BYTES_MAX + 2 * PEER_FRAME_BYTES < PEER_MESSAGE_BYTES_MAX,
+    "a client's largest command fits a message between nodes",
+);
 const _: () = assert!(ENTRY_BYTES_MAX < SHARD_IN_FLIGHT_BYTES_MAX, "at least one entry must be in flight");
