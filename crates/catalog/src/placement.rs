@@ -92,7 +92,7 @@ pub fn missing_replica(catalog: &Catalog) -> Option<Command> {
 
 /// Replicas of each node that may hold some.
 fn load(catalog: &Catalog) -> BTreeMap<NodeId, usize> {
-    let storage = catalog.nodes().filter(|node| node.facts.storage);
+    let storage = catalog.nodes().filter(|node| node.facts.storage && node.replaced_by.is_none());
     let mut load: BTreeMap<NodeId, usize> = storage.map(|node| (node.id, 0)).collect();
     for replica in
         catalog.collections().flat_map(|record| &record.shard_map.shards).flat_map(|shard| &shard.replicas)

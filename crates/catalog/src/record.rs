@@ -24,6 +24,9 @@ pub struct NodeRecord {
     /// The token of the request by which it joined: a request that is sent again finds its node.
     #[serde(default)]
     pub token: String,
+    /// The node that took its place: it came back at the same addresses without its data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaced_by: Option<NodeId>,
 }
 
 /// What a node says of itself at every start.
@@ -239,15 +242,19 @@ pub struct IndexFailure {
     pub code: i32,
     /// A sentence.
     pub message: String,
-    /// The BSON document with what else the reply carries.
+    /// The bytes of the BSON document with what else the reply carries.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub details: Option<Document>,
+    pub details: Option<bson::Binary>,
 }
 
 impl IndexFailure {
     /// The failure of an index.
     pub fn new(index: IndexId, error: &Error) -> IndexFailure {
-        let details = error.details.as_ref().and_then(|bytes| bson::deserialize_from_slice(bytes).ok());
+        let binary = |bytes: &[u8]| bson::Binary {
+            subtype: bson::spec::BinarySubtype::Generic,
+            bytes: bytes.to_vec(),
+        };
+        let details = error.details.as_deref().map(binary);
         IndexFailure { index, code: error.code.0, message: error.message.clone(), details }
     }
 
@@ -255,10 +262,7 @@ impl IndexFailure {
     pub fn error(&self) -> Error {
         let error = Error::new(Code(self.code), self.message.clone());
         match &self.details {
-            Some(details) => {
-                let encoded = bson::serialize_to_vec(details);
-                error.with_details(encoded.expect("a document that was decoded encodes"))
-            }
+            Some(details) => error.with_details(details.bytes.clone()),
             None => error,
         }
     }

@@ -207,7 +207,8 @@ impl Catalog {
     fn found(&self, batch: &mut KvBatch, name: &str, replication_factor: u32, facts: &NodeFacts) -> Reply {
         let cluster = ClusterRecord { name: name.to_owned(), replication_factor, ..ClusterRecord::default() };
         batch.put(CLUSTER_KEY, encode(&cluster));
-        let node = NodeRecord { id: NodeId(1), facts: facts.clone(), token: String::new() };
+        let node =
+            NodeRecord { id: NodeId(1), facts: facts.clone(), token: String::new(), replaced_by: None };
         put_node(batch, &node);
         Reply::Node(Box::new(node))
     }
@@ -216,17 +217,54 @@ impl Catalog {
         if let Some(joined) = self.nodes.values().find(|node| node.token == token) {
             return Ok(Reply::Node(Box::new(joined.as_ref().clone())));
         }
+        let named =
+            self.nodes.values().find(|node| node.replaced_by.is_none() && node.facts.name == facts.name);
+        if let Some(other) = named.filter(|other| other.facts.peer != facts.peer) {
+            let message = format!(
+                "the cluster has a node called '{}' already, at {}; give this one another name",
+                facts.name, other.facts.peer
+            );
+            return Err(Error::new(Code::CONFLICTING_OPERATION_IN_PROGRESS, message));
+        }
         let mut counters = self.counters;
-        let node = NodeRecord { id: counters.node, facts: facts.clone(), token: token.to_owned() };
+        let node = NodeRecord {
+            id: counters.node,
+            facts: facts.clone(),
+            token: token.to_owned(),
+            replaced_by: None,
+        };
         counters.node = counters.node.next();
+        let mut cluster = self.cluster.as_ref().clone();
+        if let Some(gone) = named {
+            cluster.catalog.retain(|placed| placed.node != gone.id);
+            self.replace_node(batch, &mut counters, gone, node.id);
+        }
         let replica = counters.replica;
         counters.replica = replica.next();
-        let mut cluster = self.cluster.as_ref().clone();
         cluster.catalog.push(ReplicaPlacement { replica, node: node.id, founder: false });
         batch.put(COUNTERS_KEY, encode(&counters));
         batch.put(CLUSTER_KEY, encode(&cluster));
         put_node(batch, &node);
         Ok(Reply::Node(Box::new(node)))
+    }
+
+    /// Plans new replicas on a node that came back without its data, in the place of those that it had.
+    fn replace_node(&self, batch: &mut KvBatch, counters: &mut Counters, gone: &NodeRecord, node: NodeId) {
+        put_node(batch, &NodeRecord { replaced_by: Some(node), ..gone.clone() });
+        for record in self.collections.values() {
+            let mut record = record.as_ref().clone();
+            let mut changed = false;
+            for placed in record.shard_map.shards.iter_mut().flat_map(|shard| &mut shard.replicas) {
+                if placed.node == gone.id {
+                    *placed = ReplicaPlacement { replica: counters.replica, node, founder: false };
+                    counters.replica = counters.replica.next();
+                    changed = true;
+                }
+            }
+            if changed {
+                put_collection(batch, &record);
+            }
+        }
     }
 
     fn renew_node(&self, batch: &mut KvBatch, node: NodeId, facts: &NodeFacts) -> Reply {
@@ -561,6 +599,27 @@ mod tests {
         let first = run(&mut catalog, &join).expect("joined");
         assert_eq!(run(&mut catalog, &join).expect("joined"), first);
         assert_eq!((catalog.nodes().count(), catalog.cluster().catalog.len()), (2, 2));
+    }
+
+    #[test]
+    fn a_node_that_comes_back_empty_gets_new_replicas_for_those_it_had() {
+        let mut catalog = founded();
+        for name in ["n2", "n3"] {
+            let facts = NodeFacts { peer: name.into(), ..facts(name) };
+            run(&mut catalog, &Command::JoinNode { token: name.into(), facts }).expect("joined");
+        }
+        run(&mut catalog, &create()).expect("created");
+        let again = NodeFacts { peer: "n2".into(), ..facts("n2") };
+        run(&mut catalog, &Command::JoinNode { token: "again".into(), facts: again }).expect("joined");
+        let placed = &catalog.find(&namespace()).expect("there").shard_map.shards[0].replicas;
+        let placed: Vec<_> = placed.iter().map(|placed| (placed.node.get(), placed.founder)).collect();
+        assert_eq!(placed, [(1, true), (4, false), (3, true)]);
+        let nodes: Vec<_> = catalog.cluster().catalog.iter().map(|placed| placed.node.get()).collect();
+        assert_eq!(nodes, [1, 3, 4]);
+        assert_eq!(catalog.node(NodeId(2)).expect("remembered").replaced_by, Some(NodeId(4)));
+        let moved = NodeFacts { peer: "elsewhere".into(), ..facts("n3") };
+        let refused = run(&mut catalog, &Command::JoinNode { token: "other".into(), facts: moved });
+        assert_eq!(refused.expect_err("refused").code, Code::CONFLICTING_OPERATION_IN_PROGRESS);
     }
 
     #[test]

@@ -33,6 +33,7 @@ mod find_and_modify;
 mod front;
 mod group_steps;
 mod index_build;
+mod nodes;
 mod parse;
 pub mod peer;
 mod read;
@@ -68,6 +69,8 @@ pub struct RouterOptions {
     pub host: Arc<Host>,
     /// The way to other nodes.
     pub peers: Arc<dyn peer::Peers>,
+    /// What there is to say of this process, for [`Router::cluster_status`].
+    pub describe: Arc<dyn Fn() -> bson::Document + Send + Sync>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Randomness, for UUIDs and cursor numbers.
@@ -80,6 +83,7 @@ pub struct Router {
     node: NodeId,
     host: Arc<Host>,
     peers: Arc<dyn peer::Peers>,
+    describe: Arc<dyn Fn() -> bson::Document + Send + Sync>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     cursors: cursor::Registry,
@@ -101,6 +105,7 @@ impl Router {
             node: options.node,
             host: options.host,
             peers: options.peers,
+            describe: options.describe,
             clock: options.clock,
             boot: BootId(options.entropy.next_u64()),
             entropy: options.entropy,

@@ -1,42 +1,82 @@
-//! How far this node's replicas are: what `psdb status` and `serverStatus` say of them.
+//! How the cluster is: its nodes, its shards, and how far each replica is.
 //!
-//! Called by `serve` for other nodes and by `server` for this one's own clients.
+//! Called by `serve` for other nodes and by `wire` for clients. Always holds: a node that does not answer within a second is
+//! reported as such, and holds nobody up longer.
 
-use base::{LogIndex, ReplicaId};
+use std::time::Duration;
+
+use base::{LogIndex, NodeId, ReplicaId};
 use bson::{Bson, Document, doc};
-use catalog::Catalog;
+use catalog::{Catalog, NodeRecord};
 use replica::{Membership, ReplicaHandle, StateMachine};
 
 use crate::Router;
+use crate::peer::{PeerFailure, PeerReply, PeerRequest};
+
+/// How long a node may take to say how it is.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Router {
-    /// A document for each replica of this node: shard, collection, role, term, how far its log is committed and applied,
-    /// and on a primary how far each of the others is.
-    pub async fn node_status(&self) -> Document {
+    /// The cluster as this node and all that answer see it: `cluster`, `replicationFactor`, `nodes` (each with its facts,
+    /// `health` and, where it answered, `replicas`), and `shards` with their placements.
+    pub async fn cluster_status(&self) -> Document {
         let catalog = self.catalog_copy();
-        let mut replicas = vec![Bson::Document(replica_status(&self.catalog_replica(), None).await)];
-        for replica in self.host.shards() {
-            let collection =
-                catalog.placement(replica.shard()).map(|(record, _)| record.namespace.to_string());
-            replicas.push(Bson::Document(replica_status(&replica, collection).await));
-        }
-        doc! { "node": i64::from(self.node.get()), "replicas": replicas }
-    }
-
-    /// The nodes, shards and their placements as this node's copy of the catalog has them.
-    pub fn cluster_status(&self) -> Document {
-        let catalog = self.catalog_copy();
-        let nodes: Vec<Bson> = catalog.nodes().map(|node| Bson::Document(node_facts(node))).collect();
+        let nodes: Vec<_> = catalog.nodes().filter(|node| node.replaced_by.is_none()).cloned().collect();
+        let asked = nodes.iter().map(|node| self.ask_status(node.id));
+        let answers = futures::future::join_all(asked).await;
+        let described = nodes.iter().zip(answers).map(|(node, answer)| Bson::Document(described(node, answer)));
         doc! {
             "cluster": &catalog.cluster().name,
             "replicationFactor": i64::from(catalog.cluster().replication_factor),
-            "nodes": nodes,
+            "answeredBy": i64::from(self.node.get()),
+            "nodes": described.collect::<Vec<_>>(),
             "shards": shards(&catalog),
         }
     }
+
+    async fn ask_status(&self, node: NodeId) -> Result<Document, String> {
+        if node == self.node {
+            return Ok(self.node_status().await);
+        }
+        match self.peers.call(node, PeerRequest::Status, ANSWER_TIMEOUT).await {
+            Ok(PeerReply::Status(status)) => Ok(status),
+            Ok(_) => Err("it answered something else".to_owned()),
+            Err(PeerFailure::Unreachable(reason)) => Err(reason),
+            Err(PeerFailure::Refused { error, .. }) => Err(error.message),
+        }
+    }
+
+    /// What `server` says of the process, with a document for each replica of this node: shard, collection, role, term, how
+    /// far its log is committed and applied, and on a primary how far each of the others is.
+    pub(crate) async fn node_status(&self) -> Document {
+        let catalog = self.catalog_copy();
+        let mut replicas = vec![Bson::Document(replica_status(&self.catalog_replica(), None).await)];
+        for replica in self.host.shards() {
+            let collection = catalog.placement(replica.shard()).map(|(record, _)| record.namespace.to_string());
+            replicas.push(Bson::Document(replica_status(&replica, collection).await));
+        }
+        let mut status = (self.describe)();
+        status.insert("replicas", replicas);
+        status
+    }
 }
 
-fn node_facts(node: &catalog::NodeRecord) -> Document {
+fn described(node: &NodeRecord, answer: Result<Document, String>) -> Document {
+    let mut facts = node_facts(node);
+    match answer {
+        Ok(status) => {
+            facts.insert("health", "up");
+            facts.extend(status);
+        }
+        Err(reason) => {
+            facts.insert("health", "down");
+            facts.insert("reason", reason);
+        }
+    }
+    facts
+}
+
+fn node_facts(node: &NodeRecord) -> Document {
     let labels: Document =
         node.facts.labels.iter().map(|(name, value)| (name.clone(), Bson::from(value.as_str()))).collect();
     doc! {

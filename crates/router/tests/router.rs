@@ -91,6 +91,7 @@ impl Node {
             node: NodeId(1),
             host: Arc::new(host.clone()),
             peers: Arc::new(peer::NoPeers),
+            describe: Arc::new(Document::new),
             clock,
             entropy,
         };

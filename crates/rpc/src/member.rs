@@ -32,6 +32,8 @@ pub struct JoinRequest {
     pub version: String,
     /// The name of the cluster that it means; `None` for any.
     pub cluster_name: Option<String>,
+    /// Drawn by the node that joins, not empty: a request that is sent again finds the node that it added.
+    pub token: String,
 }
 
 /// What a node that belongs from now on has to know.

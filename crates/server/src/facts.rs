@@ -4,9 +4,11 @@
 
 use std::fs;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bson::{Document, doc};
 use replica::Host;
+use storage::DataDirectory;
 use storage::group_commit::GroupCommitStatistics;
 use wire::{Facts, Machine};
 
@@ -14,14 +16,14 @@ use crate::logging::RecentLog;
 use crate::options::Settings;
 
 /// The running node's facts.
-pub(crate) struct NodeFacts {
+pub(crate) struct ProcessFacts {
     pub(crate) settings: Settings,
     pub(crate) host: Host,
     pub(crate) log_statistics: Box<dyn Fn() -> GroupCommitStatistics + Send + Sync>,
     pub(crate) recent: Arc<RecentLog>,
 }
 
-impl Facts for NodeFacts {
+impl Facts for ProcessFacts {
     fn host_name(&self) -> String {
         rustix::system::uname().nodename().to_string_lossy().into_owned()
     }
@@ -82,7 +84,7 @@ impl Facts for NodeFacts {
     }
 }
 
-impl NodeFacts {
+impl ProcessFacts {
     fn replication(&self) -> Document {
         use std::sync::atomic::Ordering::Relaxed;
         let metrics = self.host.metrics();
@@ -98,6 +100,18 @@ impl NodeFacts {
             "flushes": long(metrics.flushes.load(Relaxed)),
             "compactions": long(metrics.compactions.load(Relaxed)),
         }
+    }
+}
+
+/// What the cluster's status says of a process: version, uptime, memory and free disk.
+pub(crate) fn process_status(uptime: Duration, directory: &DataDirectory) -> Document {
+    let free = directory.free_bytes().ok().map(long);
+    doc! {
+        "version": env!("CARGO_PKG_VERSION"),
+        "pid": i64::from(std::process::id()),
+        "uptimeSeconds": long(uptime.as_secs()),
+        "residentBytes": long(status_bytes("VmRSS:")),
+        "diskFreeBytes": free,
     }
 }
 

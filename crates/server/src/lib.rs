@@ -1,19 +1,23 @@
 //! One node: configuration, wiring, signals, logs.
 //!
 //! Called by `cli` (`psdb start`, `psdb demo`) and by tests that want a whole server in their process. [`Server::start`]
-//! opens the data directory, then the engines, then the replicas, then the router, and binds last: whoever can connect
-//! finds everything in place. [`main`] adds a runtime, logs and signals. Always holds: a storage fault ends the node with
+//! opens the data directory, finds the node's place in a cluster, then opens the engines, the replicas and the router, and
+//! serves clients last: whoever gets an answer finds everything in place. [`main`] adds a runtime, logs and signals. Always holds: a storage fault ends the node with
 //! its message; nothing is acknowledged after it.
 
 mod config;
 mod disk;
+mod engines;
 mod facts;
 mod logging;
 mod node;
 mod options;
+mod peers;
+mod place;
 mod process;
 mod system;
 
+pub use config::check_config;
 pub use logging::LogFormat;
 pub use node::Server;
 pub use options::{Options, Settings};

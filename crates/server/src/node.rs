@@ -1,52 +1,75 @@
-//! A running node: engines, replicas, router, listener, and how they end.
+//! A running node: engines, replicas, router, listeners, and how they end.
 //!
 //! Always holds: connections are taken only once everything behind them runs; on [`Server::stop`] they end first, then
 //! the replicas, then the engines, each having written what it owes.
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use base::id::CATALOG_SHARD;
-use base::{Clock, Entropy, NodeId, ReplicaId};
-use catalog::{Command, NodeRecord};
-use replica::{CatalogHandle, CompactionPolicy, Host, HostOptions, Membership, NoPeers, ThreadSpawner};
+use base::{BootId, Clock, Entropy, ReplicaId};
+use catalog::{Command, NodeFacts};
+use replica::{CompactionPolicy, Host, HostOptions, Membership, ThreadSpawner};
 use router::{Router, RouterOptions};
-use storage::{
-    DataDirectory, EngineRaftLog, FjallStore, GroupCommitOptions, GroupCommitWriter, Identity, LogOptions,
-    RaftLog, Store, StoreOptions,
-};
+use rpc::{Network, NetworkOptions};
+use storage::{DataDirectory, Identity};
 use tokio::net::TcpListener;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tracing::info;
 
-use crate::facts::NodeFacts;
+use crate::engines::{Engines, write_port_file};
+use crate::facts::{ProcessFacts, process_status};
 use crate::logging::RecentLog;
 use crate::options::Settings;
+use crate::peers::{PeerService, addresses};
+use crate::place::{FIRST_NODE, Newcomer, Place};
 use crate::{Failure, OsEntropy, SystemClock, disk};
 
-/// The node of a cluster of one.
-const FIRST_NODE: NodeId = NodeId(1);
 /// The catalog's first replica.
 const CATALOG_REPLICA: ReplicaId = ReplicaId(1);
 /// Threads that apply committed writes to the store.
 const APPLY_THREADS: usize = 2;
 /// How often idle cursors are looked for.
 const CURSOR_SWEEP_INTERVAL: Duration = Duration::from_secs(30);
+/// How often a node that joins looks whether its replica of the catalog has come.
+const CATALOG_LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// A running node.
 pub struct Server {
     address: SocketAddr,
+    peer_address: SocketAddr,
     state: Arc<wire::State>,
     host: Host,
+    network: Network,
     serving: JoinHandle<()>,
     watching: JoinHandle<storage::Fault>,
-    sweeping: JoinHandle<()>,
+    /// Tasks that end with the node.
+    background: Vec<JoinHandle<()>>,
+    /// Ends the service for other nodes when it is dropped.
+    stop_peers: oneshot::Sender<()>,
+    serving_peers: JoinHandle<std::io::Result<()>>,
+}
+
+/// What a node has before it belongs to a cluster.
+struct Ground {
+    settings: Settings,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+    directory: Arc<DataDirectory>,
+    clients: TcpListener,
+    address: SocketAddr,
+    peer_address: SocketAddr,
+    service: Arc<PeerService>,
+    identified: watch::Sender<Option<rpc::Identity>>,
+    stop_peers: oneshot::Sender<()>,
+    serving_peers: JoinHandle<std::io::Result<()>>,
 }
 
 impl Server {
-    /// Starts a node. On return it takes connections. Call within a tokio runtime.
+    /// Starts a node. On return it takes connections: a node that joins a cluster, or waits for one to form, returns when it
+    /// belongs. Call within a tokio runtime.
     pub async fn start(settings: Settings) -> Result<Server, Failure> {
         Server::start_with_log(settings, Arc::default()).await
     }
@@ -55,53 +78,42 @@ impl Server {
         settings: Settings,
         recent: Arc<RecentLog>,
     ) -> Result<Server, Failure> {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
-        let entropy: Arc<dyn Entropy> = Arc::new(OsEntropy);
-        let directory = Arc::new(open_directory(&settings.data, entropy.as_ref())?);
-        info!(data = %settings.data.display(), cache_bytes = settings.cache_bytes, "opening the data directory");
-        let engines = Engines::open(&directory, &settings)?;
-        let host = start_host(&engines, &clock, &entropy).await?;
-        let catalog = open_catalog(&host).await?;
-        let listener = bind(settings.listen).await?;
-        let address = listener.local_addr().map_err(|error| Failure::Listen(error.to_string()))?;
-        let record = NodeRecord { id: FIRST_NODE, name: settings.name.clone(), listen: address.to_string() };
-        catalog.write(Command::PutNode(record)).await.map_err(start_failure)?;
+        let (mut ground, place) = Ground::prepare(settings).await?;
+        let engines = Engines::open(&ground.directory, &ground.settings)?;
+        let network = ground.network(&place.identity);
+        network.set_addresses(place.peers.clone());
+        let host = ground.start_host(&engines, &place, &network).await?;
+        ground.service.set_host(host.clone());
+        ground.identify(&place.identity);
+        ground.await_catalog(&host, &place).await?;
         let router = Router::new(RouterOptions {
-            node: FIRST_NODE,
+            node: place.identity.node_id,
             host: Arc::new(host.clone()),
-            catalog,
-            clock: clock.clone(),
-            entropy: entropy.clone(),
+            peers: Arc::new(network.clone()),
+            describe: ground.describe(),
+            clock: ground.clock.clone(),
+            entropy: ground.entropy.clone(),
         });
+        ground.check_belonging(&router, &place)?;
         router.reconcile().await.map_err(start_failure)?;
-        let writer = engines.writer.clone();
-        let facts = NodeFacts {
-            settings: settings.clone(),
-            host: host.clone(),
-            log_statistics: Box::new(move || writer.statistics()),
-            recent,
-        };
-        let wire_settings = wire::Settings { test_commands: settings.test_commands, ..Default::default() };
-        let state =
-            Arc::new(wire::State::new(router.clone(), Arc::new(facts), clock, entropy, wire_settings));
-        let server = Server {
-            address,
-            watching: tokio::spawn(disk::watch(directory, settings.disk_reserve_bytes, state.clone())),
-            sweeping: tokio::spawn(sweep_cursors(router)),
-            serving: tokio::spawn(wire::serve(state.clone(), listener)),
-            state,
-            host,
-        };
-        if let Some(path) = &settings.port_file {
-            write_port_file(path, address.port())?;
-        }
-        info!("listening on {address}");
-        Ok(server)
+        ground.service.set_router(router.clone());
+        let background = vec![
+            tokio::spawn(router.clone().keep_reconciled()),
+            tokio::spawn(sweep_cursors(router.clone())),
+            tokio::spawn(follow_addresses(host.clone(), network.clone())),
+            tokio::spawn(introduce(router.clone(), ground.facts())),
+        ];
+        ground.serve(engines, host, router, network, background, recent)
     }
 
     /// Where clients connect.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where other nodes connect.
+    pub fn peer_address(&self) -> SocketAddr {
+        self.peer_address
     }
 
     /// Resolves when the node cannot go on: with the fault of its storage.
@@ -115,80 +127,210 @@ impl Server {
         }
     }
 
-    /// Stops: takes no more connections, finishes what runs, flushes.
+    /// Stops: takes no more connections, finishes what runs, hands the role of primary over, flushes.
     pub async fn stop(self) -> Result<(), Failure> {
         self.state.stop();
-        self.sweeping.abort();
+        self.background.iter().for_each(JoinHandle::abort);
         self.watching.abort();
         self.serving.await.map_err(|error| Failure::Start(format!("the listener ended: {error}")))?;
-        self.host.shutdown().await?;
+        let stopped = self.host.shutdown().await;
+        self.network.stop();
+        drop(self.stop_peers);
+        // Whatever other nodes still wanted, they ask others now.
+        let _ = self.serving_peers.await;
+        stopped?;
         info!("stopped");
         Ok(())
     }
 }
 
-/// The node's engines.
-struct Engines {
-    store: Arc<dyn Store>,
-    raft_log: Arc<dyn RaftLog>,
-    writer: Arc<GroupCommitWriter>,
-}
-
-impl Engines {
-    fn open(directory: &DataDirectory, settings: &Settings) -> Result<Engines, Failure> {
-        let store_options = StoreOptions { cache_bytes: settings.cache_bytes, ..StoreOptions::default() };
-        let store: Arc<dyn Store> = Arc::new(FjallStore::open(&directory.store_path(), store_options)?);
-        let raft_log: Arc<dyn RaftLog> =
-            Arc::new(EngineRaftLog::open(&directory.raft_path(), &LogOptions::default())?);
-        let commit_options =
-            GroupCommitOptions { fsync_delay_us: settings.fsync_delay_us, ..GroupCommitOptions::default() };
-        let writer = Arc::new(GroupCommitWriter::start(raft_log.clone(), commit_options)?);
-        Ok(Engines { store, raft_log, writer })
+impl Ground {
+    /// Opens the data directory, listens, and finds the node's place.
+    async fn prepare(settings: Settings) -> Result<(Ground, Place), Failure> {
+        let entropy: Arc<dyn Entropy> = Arc::new(OsEntropy);
+        let mut directory = DataDirectory::open(&settings.data)?;
+        info!(data = %settings.data.display(), cache_bytes = settings.cache_bytes, "opening the data directory");
+        let clients = bind(settings.listen).await?;
+        let peers = bind(settings.peer_listen).await?;
+        let address = local_address(&clients)?;
+        let peer_address = local_address(&peers)?;
+        let service = PeerService::new(settings.clone(), directory.identity().cloned());
+        let (identified, identity) = watch::channel(None);
+        let (stop_peers, stopped) = oneshot::channel::<()>();
+        // The sender is dropped, never used.
+        let stop = async { drop(stopped.await) };
+        let serving_peers = tokio::spawn(rpc::serve(peers, identity, service.clone(), stop));
+        let place = match directory.identity() {
+            Some(identity) => Place { identity: identity.clone(), peers: Default::default() },
+            None => {
+                let newcomer = Newcomer {
+                    settings: &settings,
+                    listen: settings.advertised(address),
+                    peer: settings.advertised(peer_address),
+                    entropy: entropy.as_ref(),
+                };
+                let place = newcomer.find_place().await?;
+                directory.set_identity(place.identity.clone())?;
+                place
+            }
+        };
+        let ground = Ground {
+            settings,
+            clock: Arc::new(SystemClock::default()),
+            entropy,
+            directory: Arc::new(directory),
+            clients,
+            address,
+            peer_address,
+            service,
+            identified,
+            stop_peers,
+            serving_peers,
+        };
+        Ok((ground, place))
     }
-}
 
-fn open_directory(path: &Path, entropy: &dyn Entropy) -> Result<DataDirectory, Failure> {
-    let mut directory = DataDirectory::open(path)?;
-    if directory.identity().is_none() {
-        let random = (u128::from(entropy.next_u64()) << 64) | u128::from(entropy.next_u64());
-        let cluster_id = uuid::Builder::from_random_bytes(random.to_be_bytes()).into_uuid().to_string();
-        directory.set_identity(Identity { cluster_id, node_id: FIRST_NODE })?;
+    fn network(&self, identity: &Identity) -> Network {
+        let boot = BootId(self.entropy.next_u64());
+        let identity =
+            rpc::Identity { cluster_id: identity.cluster_id.clone(), node: identity.node_id, boot };
+        self.identified.send_replace(None);
+        let network = Network::new(identity, self.entropy.clone(), NetworkOptions::default());
+        network.set_local(self.service.clone());
+        network
     }
-    Ok(directory)
-}
 
-async fn start_host(
-    engines: &Engines,
-    clock: &Arc<dyn Clock>,
-    entropy: &Arc<dyn Entropy>,
-) -> Result<Host, Failure> {
-    let spawner = ThreadSpawner::new(tokio::runtime::Handle::current(), APPLY_THREADS)
-        .map_err(|error| Failure::Start(format!("cannot start threads: {error}")))?;
-    let options = HostOptions {
-        node: FIRST_NODE,
-        store: engines.store.clone(),
-        raft_log: engines.raft_log.clone(),
-        log_writer: engines.writer.clone(),
-        clock: clock.clone(),
-        entropy: entropy.clone(),
-        spawner: Arc::new(spawner),
-        transport: Arc::new(NoPeers),
-        trace: None,
-        compaction: CompactionPolicy::default(),
-    };
-    Ok(Host::start(options).await?)
-}
-
-/// The catalog's replica; a new data directory gets one.
-async fn open_catalog(host: &Host) -> Result<CatalogHandle, Failure> {
-    if let Some(catalog) = host.catalog() {
-        return Ok(catalog);
+    /// Other nodes are answered from now on.
+    fn identify(&mut self, identity: &Identity) {
+        self.service.set_identity(identity.clone());
+        let boot = BootId(self.entropy.next_u64());
+        let identity =
+            rpc::Identity { cluster_id: identity.cluster_id.clone(), node: identity.node_id, boot };
+        self.identified.send_replace(Some(identity));
     }
-    let membership = Membership::sole_voter(CATALOG_REPLICA, FIRST_NODE);
-    info!(shard = %CATALOG_SHARD, "creating the catalog");
-    host.create_catalog(CATALOG_REPLICA, &membership, storage::KvBatch::default())
-        .await
-        .map_err(start_failure)
+
+    async fn start_host(&self, engines: &Engines, place: &Place, network: &Network) -> Result<Host, Failure> {
+        let spawner = ThreadSpawner::new(tokio::runtime::Handle::current(), APPLY_THREADS)
+            .map_err(|error| Failure::Start(format!("cannot start threads: {error}")))?;
+        let options = HostOptions {
+            node: place.identity.node_id,
+            store: engines.store.clone(),
+            raft_log: engines.raft_log.clone(),
+            log_writer: engines.writer.clone(),
+            clock: self.clock.clone(),
+            entropy: self.entropy.clone(),
+            spawner: Arc::new(spawner),
+            transport: Arc::new(network.clone()),
+            trace: None,
+            compaction: CompactionPolicy::default(),
+        };
+        Ok(Host::start(options).await?)
+    }
+
+    /// Returns once this node has a replica of the catalog: of its own making, where the cluster begins with it, else as
+    /// the cluster sends it.
+    async fn await_catalog(&self, host: &Host, place: &Place) -> Result<(), Failure> {
+        // A founder that was killed before its first entry goes on here, at its next start.
+        let is_first = place.identity.node_id == FIRST_NODE && place.peers.is_empty();
+        if host.catalog().is_none() && is_first {
+            info!(shard = %CATALOG_SHARD, "founding a cluster");
+            let membership = Membership::sole_voter(CATALOG_REPLICA, FIRST_NODE);
+            let created =
+                host.create_catalog(CATALOG_REPLICA, &membership, storage::KvBatch::default()).await;
+            created.map_err(start_failure)?;
+        }
+        if host.catalog().is_none() {
+            info!("waiting for the catalog of the cluster");
+        }
+        let catalog = loop {
+            if let Some(catalog) = host.catalog() {
+                break catalog;
+            }
+            tokio::time::sleep(CATALOG_LOOK_INTERVAL).await;
+        };
+        if is_first && catalog.state().nodes().next().is_none() {
+            let found = Command::Found {
+                name: self.settings.cluster_name.clone().unwrap_or_else(|| "psdb".to_owned()),
+                replication_factor: self.settings.replication_factor,
+                node: self.facts(),
+            };
+            catalog.write(found).await.map_err(start_failure)?;
+        }
+        Ok(())
+    }
+
+    /// Refuses a data directory that belongs to another cluster, or to another node of the configuration.
+    fn check_belonging(&self, router: &Router, place: &Place) -> Result<(), Failure> {
+        let directory = self.settings.data.display();
+        let wrong = |belongs: String| Failure::Options(format!("the data directory {directory} {belongs}"));
+        if let Some(wanted) = &self.settings.cluster_name {
+            router
+                .check_cluster_name(wanted)
+                .map_err(|error| wrong(format!("does not fit: {}", error.message)))?;
+        }
+        let known = router.node_name(place.identity.node_id).filter(|_| self.settings.is_named);
+        match known.filter(|known| *known != self.settings.name) {
+            Some(other) => Err(wrong(format!("belongs to node {other}, not to {}", self.settings.name))),
+            None => Ok(()),
+        }
+    }
+
+    /// What this process says of itself in the cluster's status.
+    fn describe(&self) -> Arc<dyn Fn() -> bson::Document + Send + Sync> {
+        let (clock, directory) = (self.clock.clone(), self.directory.clone());
+        let started = clock.monotonic();
+        Arc::new(move || process_status(clock.monotonic().since(started), &directory))
+    }
+
+    fn facts(&self) -> NodeFacts {
+        NodeFacts {
+            name: self.settings.name_at(self.address),
+            listen: self.settings.advertised(self.address),
+            peer: self.settings.advertised(self.peer_address),
+            storage: self.settings.storage,
+            labels: self.settings.labels.clone(),
+        }
+    }
+
+    fn serve(
+        self,
+        engines: Engines,
+        host: Host,
+        router: Arc<Router>,
+        network: Network,
+        background: Vec<JoinHandle<()>>,
+        recent: Arc<RecentLog>,
+    ) -> Result<Server, Failure> {
+        let writer = engines.writer.clone();
+        let facts = ProcessFacts {
+            settings: self.settings.clone(),
+            host: host.clone(),
+            log_statistics: Box::new(move || writer.statistics()),
+            recent,
+        };
+        let wire_settings =
+            wire::Settings { test_commands: self.settings.test_commands, ..Default::default() };
+        let state =
+            Arc::new(wire::State::new(router, Arc::new(facts), self.clock, self.entropy, wire_settings));
+        let reserve = self.settings.disk_reserve_bytes;
+        let server = Server {
+            address: self.address,
+            peer_address: self.peer_address,
+            watching: tokio::spawn(disk::watch(self.directory, reserve, state.clone())),
+            serving: tokio::spawn(wire::serve(state.clone(), self.clients)),
+            state,
+            host,
+            network,
+            background,
+            stop_peers: self.stop_peers,
+            serving_peers: self.serving_peers,
+        };
+        if let Some(path) = &self.settings.port_file {
+            write_port_file(path, self.address.port())?;
+        }
+        info!("listening on {}; other nodes on {}", self.address, self.peer_address);
+        Ok(server)
+    }
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
@@ -197,12 +339,8 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
         .map_err(|error| Failure::Listen(format!("cannot listen on {address}: {error}")))
 }
 
-/// Written under another name first, so that whoever waits for the file finds it whole.
-fn write_port_file(path: &Path, port: u16) -> Result<(), Failure> {
-    let unfinished = path.with_extension("unfinished");
-    std::fs::write(&unfinished, format!("{port}\n"))
-        .and_then(|()| std::fs::rename(&unfinished, path))
-        .map_err(|error| Failure::Start(format!("cannot write the port file {}: {error}", path.display())))
+fn local_address(listener: &TcpListener) -> Result<SocketAddr, Failure> {
+    listener.local_addr().map_err(|error| Failure::Listen(error.to_string()))
 }
 
 fn start_failure(error: base::Error) -> Failure {
@@ -213,5 +351,31 @@ async fn sweep_cursors(router: Arc<Router>) {
     loop {
         tokio::time::sleep(CURSOR_SWEEP_INTERVAL).await;
         router.expire_cursors();
+    }
+}
+
+/// Tells the network where the nodes are, whenever the catalog changes.
+async fn follow_addresses(host: Host, network: Network) {
+    loop {
+        let Some(catalog) = host.catalog() else { return };
+        let applied = catalog.applied_index();
+        let known = addresses(&catalog.state());
+        // A copy that is far behind may know none of those that it will be told by.
+        if known.len() > 1 {
+            network.set_addresses(known);
+        }
+        if catalog.is_stopped() {
+            // A snapshot takes its place, or the node stops.
+            tokio::time::sleep(CATALOG_LOOK_INTERVAL).await;
+            continue;
+        }
+        catalog.changed(applied, catalog.leader()).await;
+    }
+}
+
+/// Tells the cluster what is new about this node.
+async fn introduce(router: Arc<Router>, facts: NodeFacts) {
+    while let Err(error) = router.renew_node(facts.clone()).await {
+        tracing::debug!(%error, "the cluster does not know yet that this node is back");
     }
 }

@@ -3,16 +3,21 @@
 //! [`Options`] are what the command line gives; a configuration file fills what it leaves open; [`Options::resolve`]
 //! adds the defaults and refuses what makes no sense, each with a sentence that names the option.
 
+use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
 use base::limits::DISK_RESERVE_BYTES_DEFAULT;
 
-use crate::config::ConfigFile;
+use crate::config::{ConfigFile, node_called};
 use crate::{Failure, LogFormat, facts};
 
 /// The port that clients expect.
 const PORT_DEFAULT: u16 = 27_017;
+/// How far the default port for other nodes is from the one for clients.
+const PEER_PORT_OFFSET: u16 = 100;
+/// Replicas of a shard.
+pub(crate) const REPLICATION_FACTOR_DEFAULT: u32 = 3;
 /// The cache takes a quarter of the machine's memory, within these bounds.
 const CACHE_BYTES_MIN: u64 = 64 << 20;
 const CACHE_BYTES_MAX: u64 = 4 << 30;
@@ -24,6 +29,12 @@ pub struct Options {
     pub data: Option<PathBuf>,
     /// `address:port`; port 0 for any free one. Default 127.0.0.1:27017.
     pub listen: Option<String>,
+    /// Where other nodes reach this one: `address:port`. Default: the address of `listen`, with its port and 100.
+    pub peer_listen: Option<String>,
+    /// Peer addresses of nodes of the cluster to join.
+    pub join: Vec<String>,
+    /// The node's name. Default: its address.
+    pub name: Option<String>,
     /// Memory for the store's cache. Default a quarter of the machine's, at most 4 GiB.
     pub cache_bytes: Option<u64>,
     /// Allows an address off loopback: without users and TLS, whoever reaches it may do everything.
@@ -49,10 +60,28 @@ pub struct Options {
 pub struct Settings {
     /// The data directory.
     pub data: PathBuf,
-    /// The address to bind.
+    /// The address to bind for clients.
     pub listen: SocketAddr,
+    /// The address to bind for other nodes.
+    pub peer_listen: SocketAddr,
+    /// Peer addresses of nodes of the cluster to join; empty to found one, or to do what the configuration says.
+    pub join: Vec<String>,
+    /// Peer addresses of the other nodes of the configuration.
+    pub others: Vec<String>,
+    /// Whether this node founds the cluster where none is running.
+    pub founds: bool,
     /// The node's name.
     pub name: String,
+    /// Whether the operator gave the name.
+    pub is_named: bool,
+    /// The cluster's name, where one is given.
+    pub cluster_name: Option<String>,
+    /// How many replicas a shard has where there are as many nodes.
+    pub replication_factor: u32,
+    /// Whether the node holds data.
+    pub storage: bool,
+    /// Where the node stands.
+    pub labels: BTreeMap<String, String>,
     /// Memory for the store's cache.
     pub cache_bytes: u64,
     /// Whether `configureFailPoint` exists.
@@ -70,32 +99,53 @@ pub struct Settings {
 impl Options {
     /// Reads the configuration file, if one is given, and adds the defaults.
     pub fn resolve(&self) -> Result<Settings, Failure> {
-        let name = self.node.clone().unwrap_or_else(|| "node1".to_owned());
-        let file = match &self.config {
+        if let (None, Some(name)) = (&self.config, &self.node) {
+            return Err(Failure::Options(format!(
+                "--node {name} needs --config: it names a node of the file"
+            )));
+        }
+        let (file, nodes) = match &self.config {
             Some(path) => ConfigFile::read(path)?,
-            None => ConfigFile::default(),
+            None => Default::default(),
         };
-        let node = match (&self.config, &self.node) {
-            (None, Some(name)) => {
-                return Err(Failure::Options(format!(
-                    "--node {name} needs --config: it names a node of the file"
-                )));
-            }
-            (Some(_), _) => file.node(self.node.as_deref())?,
-            (None, None) => Default::default(),
+        let position = match nodes.is_empty() {
+            true if self.node.is_none() => None,
+            _ => Some(node_called(&nodes, self.node.as_deref())?),
         };
-        let data = self.data.clone().or(node.data).ok_or_else(|| {
+        let node = position.and_then(|position| nodes.get(position));
+        let data = self.data.clone().or_else(|| node?.data.clone()).ok_or_else(|| {
             Failure::Options(
                 "no data directory: give --data DIR, or `data` in the configuration file".to_owned(),
             )
         })?;
-        let listen = self.listen.clone().or(node.listen);
-        let listen = address(listen.as_deref().unwrap_or("127.0.0.1"))?;
-        check_loopback(listen, self.insecure || file.insecure.unwrap_or(false))?;
+        let listen = match (&self.listen, node) {
+            (Some(given), _) => address(given)?,
+            (None, Some(node)) => node.listen,
+            (None, None) => address("127.0.0.1")?,
+        };
+        let peer_listen = match (&self.peer_listen, node) {
+            (Some(given), _) => address(given)?,
+            (None, Some(node)) if self.listen.is_none() => node.peer,
+            _ => SocketAddr::new(listen.ip(), peer_port(listen.port())),
+        };
+        let insecure = self.insecure || file.insecure.unwrap_or(false);
+        check_loopback(listen, insecure)?;
+        check_loopback(peer_listen, insecure)?;
+        let others = nodes.iter().enumerate().filter(|(other, _)| Some(*other) != position);
+        let name = self.name.clone().or_else(|| Some(node?.name.clone()));
         Ok(Settings {
             data,
             listen,
-            name: node.name.unwrap_or(name),
+            peer_listen,
+            join: self.join.clone(),
+            others: others.map(|(_, other)| other.peer.to_string()).collect(),
+            founds: position.is_none_or(|position| position == 0),
+            is_named: name.is_some(),
+            name: name.unwrap_or_default(),
+            cluster_name: file.cluster.name.clone(),
+            replication_factor: file.replication_factor(),
+            storage: node.is_none_or(|node| node.storage),
+            labels: node.map(|node| node.labels.clone()).unwrap_or_default(),
             cache_bytes: self.cache_bytes.or(file.cache_bytes).unwrap_or_else(default_cache_bytes),
             test_commands: self.test_commands,
             fsync_delay_us: self.fsync_delay_us.unwrap_or(0),
@@ -109,8 +159,30 @@ impl Options {
     }
 }
 
+impl Settings {
+    /// The node's name, which is its address where none was given.
+    pub(crate) fn name_at(&self, address: SocketAddr) -> String {
+        if self.is_named { self.name.clone() } else { self.advertised(address) }
+    }
+
+    /// As [`Settings::name_at`], for an address as others write it.
+    pub(crate) fn name_at_text(&self, address: &str) -> String {
+        if self.is_named { self.name.clone() } else { address.to_owned() }
+    }
+
+    /// How others write a bound address.
+    pub(crate) fn advertised(&self, address: SocketAddr) -> String {
+        address.to_string()
+    }
+}
+
+/// The port for other nodes where none is given; a free one beside a free one.
+pub(crate) fn peer_port(client_port: u16) -> u16 {
+    if client_port == 0 { 0 } else { client_port.checked_add(PEER_PORT_OFFSET).unwrap_or(0) }
+}
+
 /// Reads `address:port` or `address`; the address may be a name.
-fn address(text: &str) -> Result<SocketAddr, Failure> {
+pub(crate) fn address(text: &str) -> Result<SocketAddr, Failure> {
     let wrong = |reason: String| Failure::Options(format!("cannot listen on '{text}': {reason}"));
     if let Ok(ip) = text.parse() {
         return Ok(SocketAddr::new(ip, PORT_DEFAULT));

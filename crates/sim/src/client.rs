@@ -168,7 +168,6 @@ impl Client {
             namespace: Namespace::new("shop", &name).expect("a valid name"),
             uuid: [self.number; 16],
             options: Document::new(),
-            nodes: vec![NodeId(1)],
         };
         loop {
             let Some(catalog) = self.world.process().and_then(|process| process.host.catalog()) else {

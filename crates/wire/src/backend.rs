@@ -64,6 +64,10 @@ pub trait Backend: Send + Sync + 'static {
     ) -> Result<usize>;
     async fn collection_stats(&self, cx: &OperationContext, namespace: Namespace) -> Result<CollectionStats>;
     async fn validate(&self, cx: &OperationContext, namespace: Namespace) -> Result<Document>;
+    /// The cluster's nodes and shards, as [`Router::cluster_status`] describes them.
+    ///
+    /// [`Router::cluster_status`]: router::Router::cluster_status
+    async fn cluster_status(&self) -> Document;
     /// The sessions that `ended` selects have ended: their cursors are closed.
     fn end_sessions(&self, ended: &dyn Fn(SessionId) -> bool);
     /// How many nodes hold data: what a write concern's `w` is checked against.

@@ -123,6 +123,10 @@ impl Backend for Router {
         Router::validate(self, cx, namespace).await
     }
 
+    async fn cluster_status(&self) -> Document {
+        Router::cluster_status(self).await
+    }
+
     fn end_sessions(&self, ended: &dyn Fn(SessionId) -> bool) {
         Router::end_sessions(self, ended);
     }

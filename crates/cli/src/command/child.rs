@@ -1,8 +1,9 @@
-//! A `psdb start` of our own, as a child process: started, waited for, stopped.
+//! A `psdb start` of our own, as a child process: started, waited for, killed, stopped.
 //!
 //! Used by the demo. The child's log goes to a temporary file, whose end is shown if the child fails.
 
-use std::path::Path;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -24,24 +25,51 @@ const POLL: Duration = Duration::from_millis(50);
 /// Lines of the child's log that are shown when it fails.
 const LOG_LINES: usize = 15;
 
+/// Where a child keeps its data and is reached.
+#[derive(Clone, Debug)]
+pub(super) struct ChildOptions {
+    /// Its data directory.
+    pub(super) directory: PathBuf,
+    /// Its name in the cluster.
+    pub(super) name: String,
+    /// Its ports on this machine, for clients and for other nodes.
+    pub(super) port: u16,
+    pub(super) peer_port: u16,
+    /// The peer port of a node of the cluster to join.
+    pub(super) join: Option<u16>,
+}
+
+impl ChildOptions {
+    /// A child on free ports.
+    pub(super) fn on_free_ports(directory: PathBuf, name: String) -> Result<ChildOptions, Failure> {
+        // Both are held until both are known, so that they differ.
+        let held = (TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?);
+        let (port, peer_port) = (held.0.local_addr()?.port(), held.1.local_addr()?.port());
+        Ok(ChildOptions { directory, name, port, peer_port, join: None })
+    }
+}
+
 /// The running child; killed if it is dropped without [`Server::stop`].
 pub(super) struct Server {
     child: Child,
-    port: u16,
+    options: ChildOptions,
     log: NamedTempFile,
 }
 
 impl Server {
-    /// Starts a node on a free port of this machine, and waits until it answers.
-    pub(super) async fn start(directory: &Path) -> Result<Server, Failure> {
+    /// Starts a node on this machine, and waits until it answers.
+    pub(super) async fn start(options: ChildOptions) -> Result<Server, Failure> {
         let log = NamedTempFile::with_prefix("psdb-demo-log-")?;
         let port_file = NamedTempFile::with_prefix("psdb-demo-port-")?;
         let program = std::env::current_exe()?;
-        let child = Command::new(program)
-            .arg("start")
-            .arg("--data")
-            .arg(directory)
-            .args(["--listen", "127.0.0.1:0"])
+        let mut command = Command::new(program);
+        command.arg("start").arg("--data").arg(&options.directory).args(["--name", &options.name]);
+        command.args(["--listen", &format!("127.0.0.1:{}", options.port)]);
+        command.args(["--peer-listen", &format!("127.0.0.1:{}", options.peer_port)]);
+        if let Some(peer_port) = options.join {
+            command.args(["--join", &format!("127.0.0.1:{peer_port}")]);
+        }
+        let child = command
             .arg("--port-file")
             .arg(port_file.path())
             .stdin(Stdio::null())
@@ -51,14 +79,25 @@ impl Server {
             .process_group(0)
             .kill_on_drop(true)
             .spawn()?;
-        let mut server = Server { child, port: 0, log };
+        let mut server = Server { child, options, log };
         server.wait_until_it_answers(port_file.path()).await?;
         Ok(server)
     }
 
+    /// What it was started with.
+    pub(super) fn options(&self) -> &ChildOptions {
+        &self.options
+    }
+
     /// The connection string, with a database.
     pub(super) fn uri(&self, database: &str) -> String {
-        format!("mongodb://127.0.0.1:{}/{database}", self.port)
+        format!("mongodb://127.0.0.1:{}/{database}", self.options.port)
+    }
+
+    /// Kills the child as a crash would: it gets no chance to do anything.
+    pub(super) async fn kill(mut self) -> Result<ChildOptions, Failure> {
+        self.child.kill().await?;
+        Ok(self.options.clone())
     }
 
     /// Waits for Ctrl-C, SIGTERM, or the child's own end.
@@ -93,7 +132,7 @@ impl Server {
 
     async fn wait_until_it_answers(&mut self, port_file: &Path) -> Result<(), Failure> {
         let deadline = Instant::now() + START_TIMEOUT;
-        while self.port == 0 {
+        while std::fs::read_to_string(port_file)?.trim().is_empty() {
             if let Some(status) = self.child.try_wait()? {
                 return Err(self.failed(&format!("the database did not start ({status})")));
             }
@@ -101,7 +140,6 @@ impl Server {
                 return Err(self.failed("the database does not answer"));
             }
             tokio::time::sleep(POLL).await;
-            self.port = std::fs::read_to_string(port_file)?.trim().parse().unwrap_or(0);
         }
         let connection = Connection::open(&self.uri("admin")).await?;
         connection.database("admin").run_command(doc! { "ping": 1 }).await?;

@@ -1,7 +1,8 @@
 //! `psdb demo`: a database, real data and answered questions with one command.
 //!
-//! Starts `psdb start` as a child process, so that what it shows is what a user gets, loads the cities of the GeoNames
-//! gazetteer that the binary carries, asks a few questions in the shell's own language, measures, and stops.
+//! Starts `psdb start` as child processes, so that what it shows is what a user gets, loads the cities of the GeoNames
+//! gazetteer that the binary carries, asks a few questions in the shell's own language, measures, kills the node of a primary
+//! under a client that keeps writing (`chaos`), and stops.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -11,7 +12,8 @@ use hdrhistogram::Histogram;
 use mongodb::Collection;
 use tempfile::TempDir;
 
-use super::child::Server;
+use super::chaos;
+use super::cluster::Cluster;
 use super::load::{LoadOptions, load_records};
 use crate::bench::{empty_histogram, latency};
 use crate::connection::Connection;
@@ -30,16 +32,23 @@ const READ_CLIENTS: usize = 16;
 const READ_TIME: Duration = Duration::from_secs(2);
 const DURABLE_INSERTS: i32 = 200;
 
-/// Start a database, load 34,006 cities, ask questions, measure, and stop.
+/// Start a cluster, load 34,006 cities, ask questions, measure, kill a node under a writing client, and stop.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  psdb demo\n  psdb demo --keep --data ./demo-data")]
+#[command(after_help = "Examples:\n  psdb demo --nodes 3\n  psdb demo --nodes 3 --keep --no-chaos\n  \
+    psdb demo --keep --data ./demo-data")]
 pub(super) struct Arguments {
+    /// How many nodes; with three or more, data is replicated and the node of a primary is killed and restarted.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=9))]
+    nodes: u8,
     /// Where the data goes; by default into a temporary directory that is deleted at the end.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// Stay up until Ctrl-C.
     #[arg(long)]
     keep: bool,
+    /// Kill nothing.
+    #[arg(long)]
+    no_chaos: bool,
 }
 
 pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
@@ -52,34 +61,39 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
         (None, Some(temporary)) => temporary.path().join("data"),
         (None, None) => return Err(Failure::refused("there is no directory for the data")),
     };
-    output::say(format!("Starting a database in {}", directory.display()))?;
-    let mut server = Server::start(&directory).await?;
-    let outcome = tour(&server, arguments.keep).await;
+    let mut cluster = Cluster::start(&directory, arguments.nodes).await?;
+    let mut outcome = tour(&cluster).await;
+    if outcome.is_ok() && arguments.nodes > 2 && !arguments.no_chaos {
+        outcome = chaos::run(&mut cluster).await;
+    }
+    if outcome.is_ok() {
+        outcome = output::say(what_next(&cluster.uri(DATABASE), arguments.keep));
+    }
     if outcome.is_ok() && arguments.keep {
-        server.wait_for_signal().await?;
+        outcome = cluster.wait_for_signal().await;
     }
     output::say("Stopping the database")?;
-    let stopped = server.stop().await;
+    let stopped = cluster.stop().await;
     outcome.and(stopped)
 }
 
-async fn tour(server: &Server, keep: bool) -> Result<(), Failure> {
-    let uri = server.uri(DATABASE);
+async fn tour(cluster: &Cluster) -> Result<(), Failure> {
+    let uri = cluster.uri(DATABASE);
     let connection = Connection::with_pool(&uri, Some(READ_CLIENTS as u32)).await?;
     let raw: Collection<RawDocumentBuf> = connection.database(DATABASE).collection(COLLECTION);
     raw.drop().await?;
     let loaded =
         load_records(Box::new(CITIES), Some(CITIES.len() as u64), raw, LoadOptions::default()).await?;
+    let copies = if cluster.len() > 2 { ", three copies of each" } else { "" };
     output::say(format!(
-        "Loaded {} cities in {:.1} s (data: GeoNames, CC BY 4.0)\nConnection string: {uri}",
+        "Loaded {} cities in {:.1} s{copies} (data: GeoNames, CC BY 4.0)\nConnection string: {uri}",
         output::grouped(loaded.documents),
         loaded.elapsed.as_secs_f64()
     ))?;
     let mut session = Session::new(connection, View { json: false, paged: false });
     questions(&mut session).await?;
     let measured = measure(&mut session, loaded.rate()).await?;
-    output::say(format!("\nMeasured just now\n{measured}"))?;
-    output::say(what_next(&uri, keep))
+    output::say(format!("\nMeasured just now\n{measured}"))
 }
 
 /// Questions and their answers, as one would type them in `psdb shell`.
@@ -213,7 +227,7 @@ fn what_next(uri: &str, keep: bool) -> String {
         );
     }
     "\nWhat to try next\n  \
-     psdb demo --keep                     the same, but the database stays up for trying things\n  \
+     psdb demo --nodes 3 --keep           the same, but the database stays up for trying things\n  \
      psdb start --data ./data             a database of your own\n  \
      psdb shell                           talk to it; \"help\" shows how\n  \
      psdb import geo.cities --file data/cities.jsonl"

@@ -5,7 +5,10 @@
 
 mod aggregate;
 mod bench;
+mod chaos;
 mod child;
+mod cluster;
+mod config;
 mod count;
 mod del;
 mod delete;
@@ -46,6 +49,7 @@ struct CommandLine {
 #[derive(Subcommand)]
 enum Command {
     Start(start::Arguments),
+    Config(config::Arguments),
     Demo(demo::Arguments),
     Shell(shell::Arguments),
     Insert(insert::Arguments),
@@ -82,12 +86,15 @@ fn run(command: Command) -> Result<(), Failure> {
     if let Command::Start(arguments) = command {
         return start::run(arguments);
     }
+    if let Command::Config(arguments) = command {
+        return config::run(arguments);
+    }
     // Never dropped: the driver ends its sessions in a task of its own once its client is gone, and panics there when a
     // runtime that shuts down has taken its connections away. The process is about to end anyway.
     let runtime = std::mem::ManuallyDrop::new(tokio::runtime::Runtime::new()?);
     runtime.block_on(async {
         match command {
-            Command::Start(_) => Ok(()),
+            Command::Start(_) | Command::Config(_) => Ok(()),
             Command::Demo(arguments) => demo::run(arguments).await,
             Command::Shell(arguments) => shell::run(arguments).await,
             Command::Insert(arguments) => insert::run(arguments).await,

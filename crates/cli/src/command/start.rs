@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use crate::failure::Failure;
 
-/// Run a node: one node is a complete database.
+/// Run a node: one node is a complete database; others join it with --join.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  \
     psdb start --data /var/lib/psdb\n  \
-    psdb start --data ./data --listen 127.0.0.1:27018\n  \
+    psdb start --data ./d2 --listen 127.0.0.1:27018 --join 127.0.0.1:27117\n  \
     psdb start --config psdb.toml --node node1\n\n\
     The node stops cleanly on SIGTERM and on Ctrl-C. An address off this machine is refused unless --insecure says \
     that the network is trusted. PSDB_LOG chooses what is logged (PSDB_LOG=debug).\n\n\
@@ -20,6 +20,15 @@ pub(super) struct Arguments {
     /// The address to listen on; port 0 picks a free one [default: 127.0.0.1:27017].
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
+    /// Where other nodes reach this one [default: the address and port of --listen, the port plus 100].
+    #[arg(long, value_name = "ADDRESS")]
+    peer_listen: Option<String>,
+    /// Join the cluster of the node with this peer address; give several for when one is down.
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "config")]
+    join: Vec<String>,
+    /// The node's name, which no other node of the cluster has [default: its address].
+    #[arg(long, value_name = "NAME", conflicts_with = "config")]
+    name: Option<String>,
     /// A configuration file; options on the command line override it.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -62,6 +71,9 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
     let options = server::Options {
         data: arguments.data,
         listen: arguments.listen,
+        peer_listen: arguments.peer_listen,
+        join: arguments.join,
+        name: arguments.name,
         cache_bytes: arguments.cache_bytes,
         insecure: arguments.insecure,
         test_commands: arguments.enable_test_commands,

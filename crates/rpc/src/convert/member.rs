@@ -18,6 +18,7 @@ impl Wire for JoinRequest {
             labels: self.labels.into_iter().collect(),
             version: self.version,
             cluster_name: self.cluster_name,
+            token: self.token,
         })
     }
 
@@ -30,6 +31,7 @@ impl Wire for JoinRequest {
             labels: message.labels.into_iter().collect(),
             version: message.version,
             cluster_name: message.cluster_name,
+            token: message.token,
         })
     }
 }

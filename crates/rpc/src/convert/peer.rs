@@ -104,6 +104,7 @@ impl Wire for Operation {
             }
             Operation::CollectionStats(namespace) => Message::CollectionStats(namespace.into_wire()?),
             Operation::Validate(namespace) => Message::Validate(namespace.into_wire()?),
+            Operation::Reconcile => Message::Reconcile(v1::Reconcile {}),
         })
     }
 
@@ -129,6 +130,7 @@ impl Wire for Operation {
             }
             Message::CollectionStats(namespace) => Operation::CollectionStats(Wire::from_wire(namespace)?),
             Message::Validate(namespace) => Operation::Validate(Wire::from_wire(namespace)?),
+            Message::Reconcile(v1::Reconcile {}) => Operation::Reconcile,
         })
     }
 }

@@ -123,6 +123,7 @@ impl Wire for OperationReply {
             OperationReply::Count(count) => Reply::Count(count),
             OperationReply::Values(values) => Reply::Values(wrap(values)?),
             OperationReply::Document(document) => Reply::Document(document.into_wire()?),
+            OperationReply::Reconciled => Reply::Reconciled(v1::Reconciled {}),
             OperationReply::CollectionStats(stats) => Reply::CollectionStats(stats.into_wire()?),
         };
         Ok(v1::OperationReply { reply: Some(reply) })
@@ -140,6 +141,7 @@ impl Wire for OperationReply {
             Reply::Count(count) => OperationReply::Count(count),
             Reply::Values(values) => OperationReply::Values(unwrap_array(values)?),
             Reply::Document(document) => OperationReply::Document(Wire::from_wire(document)?),
+            Reply::Reconciled(v1::Reconciled {}) => OperationReply::Reconciled,
             Reply::CollectionStats(stats) => OperationReply::CollectionStats(Wire::from_wire(stats)?),
         })
     }

@@ -180,6 +180,7 @@ fn operations() -> Vec<Operation> {
         Operation::Aggregate(aggregate()),
         Operation::CollectionStats(namespace()),
         Operation::Validate(namespace()),
+        Operation::Reconcile,
     ];
     operations.extend(updates().map(|update| {
         let action = FindAndModifyAction::Update { update, upsert: true, return_new: false };
@@ -203,31 +204,35 @@ fn requests() -> Vec<PeerRequest> {
         }))
     };
     let mut requests: Vec<_> = (0..).zip(operations()).map(remote).collect();
-    let create = catalog::Command::CreateCollection {
-        namespace: namespace(),
-        uuid: [200; 16],
-        options: everything(),
-        nodes: vec![NodeId(u32::MAX)],
-    };
-    let node = catalog::NodeRecord { id: NodeId(1), name: "one".to_owned(), listen: "a:1".to_owned() };
+    let create =
+        catalog::Command::CreateCollection { namespace: namespace(), uuid: [200; 16], options: everything() };
     requests.push(PeerRequest::CatalogWrite(Box::new(create)));
-    requests.push(PeerRequest::CatalogWrite(Box::new(catalog::Command::PutNode(node))));
+    requests.push(PeerRequest::CatalogWrite(Box::new(catalog::Command::JoinNode {
+        token: "t".to_owned(),
+        facts: facts(),
+    })));
     requests.push(PeerRequest::CatalogIndex);
     requests.push(PeerRequest::Status);
     requests
 }
 
+fn facts() -> catalog::NodeFacts {
+    catalog::NodeFacts {
+        name: "one".to_owned(),
+        listen: "a:1".to_owned(),
+        peer: "a:2".to_owned(),
+        storage: true,
+        labels: [("zone".to_owned(), "a".to_owned())].into(),
+    }
+}
+
 /// What the catalog answers to a new collection with such options.
 fn created() -> catalog::Reply {
-    let create = catalog::Command::CreateCollection {
-        namespace: namespace(),
-        uuid: [200; 16],
-        options: everything(),
-        nodes: vec![NodeId(1)],
-    };
-    let node = catalog::NodeRecord { id: NodeId(1), name: "one".to_owned(), listen: "a:1".to_owned() };
+    let create =
+        catalog::Command::CreateCollection { namespace: namespace(), uuid: [200; 16], options: everything() };
+    let found = catalog::Command::Found { name: "shop".to_owned(), replication_factor: 3, node: facts() };
     let mut catalog = catalog::Catalog::default();
-    let (changes, _) = catalog.evaluate(&catalog::Command::PutNode(node)).expect("a new node");
+    let (changes, _) = catalog.evaluate(&found).expect("a new cluster");
     catalog.apply(&changes).expect("its own changes");
     catalog.evaluate(&create).expect("a new collection").1
 }
@@ -272,6 +277,7 @@ fn operation_replies() -> Vec<OperationReply> {
         OperationReply::Values(everything().into_iter().map(|(_, value)| value).collect()),
         OperationReply::Document(everything()),
         OperationReply::CollectionStats(stats),
+        OperationReply::Reconciled,
     ]
 }
 
@@ -329,6 +335,7 @@ fn joining_and_greeting_arrive_as_they_were() {
         labels: [("zone".to_owned(), "x".to_owned())].into(),
         version: "1".to_owned(),
         cluster_name: Some(String::new()),
+        token: "t".to_owned(),
     };
     let message = sent(&request.clone().into_wire().expect("travels"));
     assert_eq!(JoinRequest::from_wire(message), Ok(request));

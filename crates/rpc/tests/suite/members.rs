@@ -16,6 +16,7 @@ fn request(cluster_name: Option<&str>) -> JoinRequest {
         labels: [("zone".to_owned(), "x".to_owned())].into(),
         version: "0".to_owned(),
         cluster_name: cluster_name.map(str::to_owned),
+        token: "t".to_owned(),
     }
 }
 

@@ -97,7 +97,7 @@ async fn a_request_that_nobody_answers_ends_with_its_timeout_or_with_its_panic()
     let (one, two) = pair().await;
     let answer = one.network.call(two.id, PeerRequest::CatalogIndex, Duration::from_millis(1)).await;
     assert!(is_unreachable(&answer), "{answer:?}");
-    let forget = catalog::Command::ForgetCollection { collection: base::CollectionId(1) };
+    let forget = catalog::Command::DropCollection { collection: base::CollectionId(1) };
     let answer = one.network.call(two.id, PeerRequest::CatalogWrite(Box::new(forget)), LONG).await;
     assert!(is_unreachable(&answer), "{answer:?}");
     let answer = one.network.call(NodeId(77), PeerRequest::Status, LONG).await;

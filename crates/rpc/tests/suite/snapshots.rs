@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use base::id::CATALOG_SHARD;
 use base::{Clock, MonoTime, NodeId, ReplicaId, ShardId};
-use catalog::{Command, NodeRecord};
+use catalog::{Command, NodeFacts};
 use raft::eraftpb::Message;
 use replica::snapshot::{NotInstalled, SnapshotHeader};
 use replica::{
@@ -102,7 +102,14 @@ async fn start(node: u32, options: NetworkOptions) -> Node<Replicas> {
 }
 
 fn put(node: u32, listen: &str) -> Command {
-    Command::PutNode(NodeRecord { id: NodeId(node), name: format!("n{node}"), listen: listen.to_owned() })
+    let facts = NodeFacts {
+        name: format!("n{node}"),
+        listen: listen.to_owned(),
+        peer: String::new(),
+        storage: true,
+        labels: Default::default(),
+    };
+    Command::JoinNode { token: format!("t{node}"), facts }
 }
 
 /// A leader with more in its state than fits one chunk, and a second node that both know each other's address of.

@@ -36,7 +36,9 @@ mod list_commands;
 mod list_databases;
 mod list_indexes;
 mod ping;
+mod psdb_status;
 mod refresh_sessions;
+mod repl_set_get_status;
 mod server_status;
 mod start_session;
 mod update;
@@ -182,7 +184,9 @@ pub(crate) static TABLE: &[&Spec] = &[
     &list_databases::SPEC,
     &list_indexes::SPEC,
     &ping::SPEC,
+    &psdb_status::SPEC,
     &refresh_sessions::SPEC,
+    &repl_set_get_status::SPEC,
     &server_status::SPEC,
     &start_session::SPEC,
     &update::SPEC,

@@ -334,6 +334,22 @@ impl Backend for Recorder {
         1
     }
 
+    async fn cluster_status(&self) -> Document {
+        doc! {
+            "cluster": "test",
+            "replicationFactor": 3_i64,
+            "answeredBy": 1_i64,
+            "nodes": [
+                {
+                    "node": 1_i64, "listen": "127.0.0.1:27017", "health": "up", "uptimeSeconds": 7_i64,
+                    "replicas": [{ "shard": 1_i64, "role": "primary" }],
+                },
+                { "node": 2_i64, "listen": "127.0.0.1:27018", "health": "down", "reason": "no answer" },
+            ],
+            "shards": [],
+        }
+    }
+
     fn open_cursors(&self) -> usize {
         0
     }
