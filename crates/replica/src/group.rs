@@ -141,6 +141,11 @@ impl Group {
         voters.contains(self.raw.raft.id) && voters.ids().iter().count() == 1
     }
 
+    /// Whether there is nobody else, with a vote or without.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.raw.raft.prs().iter().all(|(replica, _)| *replica == self.raw.raft.id)
+    }
+
     /// How far a follower's log is known to match. `None` on followers, and for strangers.
     pub(crate) fn matched(&self, replica: ReplicaId) -> Option<LogIndex> {
         let progress = self.raw.raft.prs().get(replica.get()).filter(|_| self.leads())?;

@@ -43,7 +43,8 @@ struct Present {
 
 impl<S: StateMachine, C: StateMachine> HostOf<S, C> {
     /// Takes a message of a peer on node `from`. One for a replica that is not here is answered with the wish for a
-    /// snapshot when it is an append: the leader learns that there is nothing yet.
+    /// snapshot when it is an append: the leader learns that there is nothing yet. A heartbeat is answered as well,
+    /// without a word on what it asks: where the append was lost, that is what makes the leader send another one.
     pub fn receive(&self, from: NodeId, shard: ShardId, message: Message) {
         let to = ReplicaId(message.to);
         let here = match shard {
@@ -57,19 +58,24 @@ impl<S: StateMachine, C: StateMachine> HostOf<S, C> {
             },
         };
         // A replica with a lower id than the one here was replaced by it.
-        if here.is_some_and(|replica| replica > to) || message.get_msg_type() != MessageType::MsgAppend {
+        if here.is_some_and(|replica| replica > to) {
             return;
         }
-        let refusal = Message {
-            msg_type: MessageType::MsgAppendResponse,
+        let (msg_type, reject) = match message.get_msg_type() {
+            MessageType::MsgAppend => (MessageType::MsgAppendResponse, true),
+            MessageType::MsgHeartbeat => (MessageType::MsgHeartbeatResponse, false),
+            _ => return,
+        };
+        let answer = Message {
+            msg_type,
             from: message.to,
             to: message.from,
             term: message.term,
             index: message.index,
-            reject: true,
+            reject,
             ..Message::default()
         };
-        self.inner.node.options.transport.send(from, shard, vec![refusal]);
+        self.inner.node.options.transport.send(from, shard, vec![answer]);
     }
 
     /// Begins to receive a snapshot.

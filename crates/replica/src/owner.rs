@@ -615,8 +615,9 @@ impl<M: StateMachine> Owner<M> {
         !stopping && self.inbox.is_empty() && (self.may_evaluate() || refuses)
     }
 
+    /// A learner as well hears of a message that was lost only by what follows it.
     fn needs_ticks(&self) -> bool {
-        self.leading.is_none() || !self.group.is_sole_voter()
+        self.leading.is_none() || !self.group.is_alone()
     }
 
     fn is_finished(&self) -> bool {

@@ -7,6 +7,9 @@ use super::Wire;
 use crate::v1;
 use crate::v1::{RaftEntryType, RaftMessageType};
 
+/// Far above what terms and indexes ever reach, and far enough below where adding to them overflows.
+const NUMBER_MAX: u64 = u64::MAX / 2;
+
 impl Wire for Message {
     type Message = v1::RaftMessage;
 
@@ -35,7 +38,10 @@ impl Wire for Message {
         })
     }
 
+    /// Fails also on numbers that would lead the library astray: it calculates with them and trusts that entries follow
+    /// each other.
     fn from_wire(message: v1::RaftMessage) -> Result<Message> {
+        check(&message)?;
         let unknown = |_| Error::failed_to_parse(format!("Raft message of unknown type {}", message.r#type));
         let message_type = RaftMessageType::try_from(message.r#type).map_err(unknown)?;
         let entries: Result<Vec<_>> = message.entries.into_iter().map(entry_from_wire).collect();
@@ -58,6 +64,30 @@ impl Wire for Message {
             ..Message::default()
         })
     }
+}
+
+fn check(message: &v1::RaftMessage) -> Result<()> {
+    let own = [
+        message.term,
+        message.log_term,
+        message.index,
+        message.commit,
+        message.commit_term,
+        message.reject_hint,
+        message.request_snapshot,
+    ];
+    let of_entries = message.entries.iter().flat_map(|entry| [entry.term, entry.index]);
+    if let Some(number) = own.into_iter().chain(of_entries).find(|number| *number > NUMBER_MAX) {
+        return Err(Error::failed_to_parse(format!(
+            "no term and no index of a Raft log is as large as {number}"
+        )));
+    }
+    let is_append = message.r#type == i32::from(RaftMessageType::Append);
+    let follows = |(entry, index): (&v1::RaftEntry, u64)| entry.index == index;
+    if is_append && !message.entries.iter().zip(message.index + 1..).all(follows) {
+        return Err(Error::failed_to_parse("the entries of a Raft message do not follow each other"));
+    }
+    Ok(())
 }
 
 fn type_into_wire(message_type: MessageType) -> Result<RaftMessageType> {
@@ -158,7 +188,7 @@ mod tests {
             msg_type,
             to: 1,
             from: 2,
-            term: u64::MAX,
+            term: NUMBER_MAX,
             log_term: 4,
             index: 5,
             entries: kinds
@@ -215,6 +245,23 @@ mod tests {
         let mut snapshot = full(MessageType::MsgAppend);
         snapshot.set_snapshot(raft::eraftpb::Snapshot::default());
         assert!(snapshot.into_wire().is_err());
+    }
+
+    #[test]
+    fn numbers_that_would_lead_the_library_astray_are_refused() {
+        let travelling = full(MessageType::MsgAppend).into_wire().expect("travels");
+        let mut gap = travelling.clone();
+        gap.entries.remove(1);
+        let refused = [
+            v1::RaftMessage { term: u64::MAX, ..travelling.clone() },
+            v1::RaftMessage { index: u64::MAX, ..travelling.clone() },
+            v1::RaftMessage { commit: u64::MAX, ..travelling.clone() },
+            v1::RaftMessage { index: 4, ..travelling },
+            gap,
+        ];
+        for message in refused {
+            assert!(Message::from_wire(message.clone()).is_err(), "{message:?}");
+        }
     }
 
     #[test]
