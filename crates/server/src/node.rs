@@ -61,6 +61,7 @@ struct Ground {
     clients: TcpListener,
     address: SocketAddr,
     peer_address: SocketAddr,
+    boot: BootId,
     service: Arc<PeerService>,
     identified: watch::Sender<Option<rpc::Identity>>,
     stop_peers: oneshot::Sender<()>,
@@ -78,7 +79,7 @@ impl Server {
         settings: Settings,
         recent: Arc<RecentLog>,
     ) -> Result<Server, Failure> {
-        let (mut ground, place) = Ground::prepare(settings).await?;
+        let (ground, place) = Ground::prepare(settings).await?;
         let engines = Engines::open(&ground.directory, &ground.settings)?;
         let network = ground.network(&place.identity);
         network.set_addresses(place.peers.clone());
@@ -95,7 +96,6 @@ impl Server {
             entropy: ground.entropy.clone(),
         });
         ground.check_belonging(&router, &place)?;
-        router.reconcile().await.map_err(start_failure)?;
         ground.service.set_router(router.clone());
         let background = vec![
             tokio::spawn(router.clone().keep_reconciled()),
@@ -177,6 +177,7 @@ impl Ground {
         let ground = Ground {
             settings,
             clock: Arc::new(SystemClock::default()),
+            boot: BootId(entropy.next_u64()),
             entropy,
             directory: Arc::new(directory),
             clients,
@@ -190,23 +191,21 @@ impl Ground {
         Ok((ground, place))
     }
 
+    fn peer_identity(&self, identity: &Identity) -> rpc::Identity {
+        rpc::Identity { cluster_id: identity.cluster_id.clone(), node: identity.node_id, boot: self.boot }
+    }
+
     fn network(&self, identity: &Identity) -> Network {
-        let boot = BootId(self.entropy.next_u64());
-        let identity =
-            rpc::Identity { cluster_id: identity.cluster_id.clone(), node: identity.node_id, boot };
-        self.identified.send_replace(None);
+        let identity = self.peer_identity(identity);
         let network = Network::new(identity, self.entropy.clone(), NetworkOptions::default());
         network.set_local(self.service.clone());
         network
     }
 
     /// Other nodes are answered from now on.
-    fn identify(&mut self, identity: &Identity) {
+    fn identify(&self, identity: &Identity) {
         self.service.set_identity(identity.clone());
-        let boot = BootId(self.entropy.next_u64());
-        let identity =
-            rpc::Identity { cluster_id: identity.cluster_id.clone(), node: identity.node_id, boot };
-        self.identified.send_replace(Some(identity));
+        self.identified.send_replace(Some(self.peer_identity(identity)));
     }
 
     async fn start_host(&self, engines: &Engines, place: &Place, network: &Network) -> Result<Host, Failure> {

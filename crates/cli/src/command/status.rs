@@ -1,4 +1,7 @@
-//! `psdb status`: what a server is doing, at a glance.
+//! `psdb status`: how a cluster is, at a glance: its nodes, its shards and their replicas, and what the server that was asked
+//! is doing.
+
+use std::time::Duration;
 
 use bson::{Bson, Document, doc};
 
@@ -7,46 +10,175 @@ use crate::failure::Failure;
 use crate::output;
 use crate::shell::{execute, table};
 
-/// Show a server's version, uptime, connections, operations and databases.
+/// How often a watched status is refreshed.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+/// Moves the cursor home and clears the screen (ECMA-48, CUP and ED).
+const CLEAR: &str = "\u{1b}[H\u{1b}[2J";
+
+/// Show a cluster's nodes, shards and databases.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  psdb status\n  psdb status --uri 127.0.0.1:27018 --json")]
+#[command(after_help = "Examples:\n  psdb status\n  psdb status --watch\n  psdb status --uri 127.0.0.1:27018 --json")]
 pub(super) struct Arguments {
     #[command(flatten)]
     target: Target,
     /// Print one JSON document.
     #[arg(long)]
     json: bool,
+    /// Refresh every second until Ctrl-C.
+    #[arg(long)]
+    watch: bool,
 }
 
 pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let connection = Connection::open(&arguments.target.uri).await?;
+    loop {
+        let seen = look(&connection).await?;
+        if arguments.json {
+            output::json_line(&seen)?;
+        } else if arguments.watch {
+            output::say(format!("{CLEAR}{}", page(&seen)))?;
+        } else {
+            output::say(page(&seen))?;
+        }
+        if !arguments.watch {
+            return Ok(());
+        }
+        tokio::time::sleep(WATCH_INTERVAL).await;
+    }
+}
+
+/// What there is to see: `cluster`, `server` and `databases`.
+async fn look(connection: &Connection) -> Result<Document, Failure> {
     let admin = connection.database("admin");
+    let mut cluster = admin.run_command(doc! { "psdbStatus": 1 }).await?;
+    cluster.remove("ok");
     let server = admin.run_command(doc! { "serverStatus": 1 }).await?;
     let mut databases = Vec::new();
     for name in connection.client().list_database_names().await? {
-        databases.push(connection.database(&name).run_command(doc! { "dbStats": 1 }).await?);
+        databases.push(Bson::Document(connection.database(&name).run_command(doc! { "dbStats": 1 }).await?));
     }
-    if arguments.json {
-        let databases: Vec<Bson> = databases.into_iter().map(Bson::Document).collect();
-        return output::json_line(&doc! { "server": server, "databases": databases });
+    Ok(doc! { "cluster": cluster, "server": server, "databases": databases })
+}
+
+fn page(seen: &Document) -> String {
+    let part = |name| seen.get_document(name).cloned().unwrap_or_default();
+    let (cluster, server) = (part("cluster"), part("server"));
+    let mut parts = vec![summary(&server), nodes_table(&cluster), shards_table(&cluster)];
+    parts.extend(troubles(&cluster));
+    let rows: Vec<Vec<String>> = documents(seen, "databases").map(database_row).collect();
+    parts.push(match rows.is_empty() {
+        true => "no databases yet".to_owned(),
+        false => {
+            let header = ["database", "collections", "documents", "data bytes", "indexes"];
+            table::rows(&header, &rows, output::width())
+        }
+    });
+    parts.join("\n\n")
+}
+
+fn nodes_table(cluster: &Document) -> String {
+    let row = |node: &Document| {
+        let primaries = documents(node, "replicas").filter(|replica| text(replica, "role") == "primary").count();
+        let replicas = documents(node, "replicas").count();
+        let free = node.get_i64("diskFreeBytes").ok().and_then(|bytes| u64::try_from(bytes).ok());
+        let up = text(node, "health") == "up";
+        vec![
+            text(node, "name"),
+            text(node, "listen"),
+            text(node, "health"),
+            if up { text(node, "version") } else { String::new() },
+            if up { duration(execute::number(node, "uptimeSeconds")) } else { String::new() },
+            free.map_or(String::new(), |bytes| format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30))),
+            if up { format!("{primaries} of {replicas}") } else { text(node, "reason") },
+        ]
+    };
+    let rows: Vec<Vec<String>> = documents(cluster, "nodes").map(row).collect();
+    let header = ["node", "clients", "health", "version", "up for", "disk free", "primaries"];
+    table::rows(&header, &rows, output::width())
+}
+
+fn shards_table(cluster: &Document) -> String {
+    let rows: Vec<Vec<String>> =
+        documents(cluster, "shards").map(|shard| shard_row(cluster, shard)).collect();
+    let header = ["shard", "collection", "primary", "secondaries (entries behind)", "term", "log index"];
+    table::rows(&header, &rows, output::width())
+}
+
+fn shard_row(cluster: &Document, shard: &Document) -> Vec<String> {
+    let number = execute::number(shard, "shard");
+    let collection = shard.get_str("collection").unwrap_or("(catalog)").to_owned();
+    let Some((node, primary)) = primary_of(cluster, number) else {
+        return vec![format!("s{number}"), collection, "none".to_owned()];
+    };
+    let committed = execute::number(primary, "committed");
+    let own = execute::number(primary, "replica");
+    let others = documents(primary, "members").filter(|member| execute::number(member, "replica") != own);
+    let other = |member: &Document| {
+        let lag = (committed - execute::number(member, "matched")).max(0);
+        let learns = if member.get_bool("votes").unwrap_or(false) { "" } else { ", learner" };
+        format!("{} ({lag}{learns})", node_name(cluster, execute::number(member, "node")))
+    };
+    let others: Vec<String> = others.map(other).collect();
+    let term = execute::number(primary, "term").to_string();
+    vec![format!("s{number}"), collection, text(node, "name"), others.join(", "), term, committed.to_string()]
+}
+
+/// The node of a shard's primary, with what it says of the replica. Of two that think they are, the one of the later term.
+fn primary_of(cluster: &Document, shard: i64) -> Option<(&Document, &Document)> {
+    let replicas = documents(cluster, "nodes")
+        .flat_map(|node| documents(node, "replicas").map(move |replica| (node, replica)));
+    let primaries = replicas.filter(|(_, replica)| {
+        execute::number(replica, "shard") == shard && text(replica, "role") == "primary"
+    });
+    primaries.max_by_key(|(_, replica)| execute::number(replica, "term"))
+}
+
+/// Sentences about what is not as it should be.
+fn troubles(cluster: &Document) -> Vec<String> {
+    let storage = documents(cluster, "nodes").filter(|node| node.get_bool("storage").unwrap_or(false)).count();
+    let wanted = execute::number(cluster, "replicationFactor").min(i64::try_from(storage).unwrap_or(i64::MAX));
+    let mut troubles: Vec<String> = documents(cluster, "nodes")
+        .filter(|node| text(node, "health") != "up")
+        .map(|node| format!("Node {} does not answer: {}", text(node, "name"), text(node, "reason")))
+        .collect();
+    for shard in documents(cluster, "shards").filter(|shard| shard.get_str("collection").is_ok()) {
+        let placed = i64::try_from(documents(shard, "replicas").count()).unwrap_or(i64::MAX);
+        let number = execute::number(shard, "shard");
+        match primary_of(cluster, number) {
+            None => troubles.push(format!("Shard s{number} has no primary that answers")),
+            Some((_, primary)) => {
+                let members = i64::try_from(documents(primary, "members").count()).unwrap_or(i64::MAX);
+                if members < wanted.min(placed) {
+                    troubles.push(format!("Shard s{number} is getting its {}. replica", members + 1));
+                }
+            }
+        }
+        if placed < wanted {
+            troubles.push(format!("Shard s{number} has {placed} of {wanted} replicas"));
+        }
     }
-    output::say(summary(&server))?;
-    if databases.is_empty() {
-        return output::say("no databases yet");
-    }
-    let rows: Vec<Vec<String>> = databases.iter().map(database_row).collect();
-    let header = ["database", "collections", "documents", "data bytes", "indexes"];
-    output::say(table::rows(&header, &rows, output::width()))
+    troubles
+}
+
+fn node_name(cluster: &Document, node: i64) -> String {
+    let found = documents(cluster, "nodes").find(|found| execute::number(found, "node") == node);
+    found.map_or_else(|| format!("n{node}"), |found| text(found, "name"))
+}
+
+fn documents<'d>(document: &'d Document, name: &str) -> impl Iterator<Item = &'d Document> + use<'d> {
+    document.get_array(name).into_iter().flatten().filter_map(Bson::as_document)
+}
+
+fn duration(seconds: i64) -> String {
+    format!("{} h {} min {} s", seconds / 3600, seconds / 60 % 60, seconds % 60)
 }
 
 fn summary(server: &Document) -> String {
-    let uptime = execute::number(server, "uptime");
-    let (hours, minutes, seconds) = (uptime / 3600, uptime / 60 % 60, uptime % 60);
     let connections = server.get_document("connections").map_or(0, |c| execute::number(c, "current"));
     let mut lines = vec![
         format!("process      {} at {}", text(server, "process"), text(server, "host")),
         format!("version      {}", text(server, "version")),
-        format!("up for       {hours} h {minutes} min {seconds} s"),
+        format!("up for       {}", duration(execute::number(server, "uptime"))),
         format!("connections  {connections}"),
     ];
     if let Ok(counters) = server.get_document("opcounters") {
