@@ -24,7 +24,8 @@ impl Router {
         let nodes: Vec<_> = catalog.nodes().filter(|node| node.replaced_by.is_none()).cloned().collect();
         let asked = nodes.iter().map(|node| self.ask_status(node.id));
         let answers = futures::future::join_all(asked).await;
-        let described = nodes.iter().zip(answers).map(|(node, answer)| Bson::Document(described(node, answer)));
+        let described =
+            nodes.iter().zip(answers).map(|(node, answer)| Bson::Document(described(node, answer)));
         doc! {
             "cluster": &catalog.cluster().name,
             "replicationFactor": i64::from(catalog.cluster().replication_factor),
@@ -52,7 +53,8 @@ impl Router {
         let catalog = self.catalog_copy();
         let mut replicas = vec![Bson::Document(replica_status(&self.catalog_replica(), None).await)];
         for replica in self.host.shards() {
-            let collection = catalog.placement(replica.shard()).map(|(record, _)| record.namespace.to_string());
+            let collection =
+                catalog.placement(replica.shard()).map(|(record, _)| record.namespace.to_string());
             replicas.push(Bson::Document(replica_status(&replica, collection).await));
         }
         let mut status = (self.describe)();

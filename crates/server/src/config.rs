@@ -87,7 +87,12 @@ pub fn check_config(path: &Path) -> Result<String, Failure> {
     let (file, nodes) = ConfigFile::read(path)?;
     let names: Vec<&str> = nodes.iter().map(|node| node.name.as_str()).collect();
     let factor = file.replication_factor();
-    Ok(format!("{}: {} nodes ({}), replication factor {factor}", path.display(), nodes.len(), names.join(", ")))
+    Ok(format!(
+        "{}: {} nodes ({}), replication factor {factor}",
+        path.display(),
+        nodes.len(),
+        names.join(", ")
+    ))
 }
 
 impl ConfigFile {
@@ -97,15 +102,18 @@ impl ConfigFile {
             Failure::Options(format!("the configuration file {} cannot be read: {error}", path.display()))
         })?;
         parse(&text).map_err(|mistakes| {
-            let lines = mistakes.iter().map(|mistake| {
-                format!("{}:{}: {}", path.display(), mistake.line, mistake.sentence)
-            });
+            let lines = mistakes
+                .iter()
+                .map(|mistake| format!("{}:{}: {}", path.display(), mistake.line, mistake.sentence));
             Failure::Options(lines.collect::<Vec<_>>().join("\n"))
         })
     }
 
     pub(crate) fn replication_factor(&self) -> u32 {
-        self.cluster.replication_factor.as_ref().map_or(REPLICATION_FACTOR_DEFAULT, |factor| *factor.get_ref())
+        self.cluster
+            .replication_factor
+            .as_ref()
+            .map_or(REPLICATION_FACTOR_DEFAULT, |factor| *factor.get_ref())
     }
 }
 
@@ -114,7 +122,10 @@ pub(crate) fn node_called(nodes: &[ConfiguredNode], name: Option<&str>) -> Resul
     let known = || nodes.iter().map(|node| node.name.as_str()).collect::<Vec<_>>().join(", ");
     match name {
         Some(name) => nodes.iter().position(|node| node.name == name).ok_or_else(|| {
-            Failure::Options(format!("the configuration file has no node called '{name}'; it has: {}", known()))
+            Failure::Options(format!(
+                "the configuration file has no node called '{name}'; it has: {}",
+                known()
+            ))
         }),
         None if nodes.len() == 1 => Ok(0),
         None => Err(Failure::Options(format!(
@@ -181,7 +192,9 @@ impl Check<'_> {
                 ROUTER_ROLE => {}
                 other => self.wrong(
                     role,
-                    format!("'{other}' is no role of a node; the roles are '{STORAGE_ROLE}' and '{ROUTER_ROLE}'"),
+                    format!(
+                        "'{other}' is no role of a node; the roles are '{STORAGE_ROLE}' and '{ROUTER_ROLE}'"
+                    ),
                 ),
             }
         }
@@ -223,7 +236,10 @@ impl Check<'_> {
         let Some(factor) = &file.cluster.replication_factor else { return };
         let (value, storage) = (*factor.get_ref(), nodes.iter().filter(|node| node.storage).count());
         if value == 0 || value > REPLICATION_FACTOR_MAX {
-            self.wrong(factor, format!("a replication factor is from 1 to {REPLICATION_FACTOR_MAX}, not {value}"));
+            self.wrong(
+                factor,
+                format!("a replication factor is from 1 to {REPLICATION_FACTOR_MAX}, not {value}"),
+            );
         } else if !nodes.is_empty() && u32::try_from(storage).is_ok_and(|storage| storage < value) {
             self.wrong(
                 factor,

@@ -57,7 +57,10 @@ pub(super) async fn run(cluster: &mut Cluster) -> Result<(), Failure> {
     stop.store(true, Ordering::Relaxed);
     let seen = writer.await.map_err(Failure::refused)?;
     let waited = cluster.wait_until_replicated().await?;
-    output::say(format!("All replicas are complete again, {:.1} s after the last write", waited.as_secs_f64()))?;
+    output::say(format!(
+        "All replicas are complete again, {:.1} s after the last write",
+        waited.as_secs_f64()
+    ))?;
     report(&beats, seen).await
 }
 
@@ -99,9 +102,10 @@ async fn report(beats: &Collection<Document>, mut seen: Seen) -> Result<(), Fail
     ))?;
     match seen.errors.first() {
         Some(error) => Err(Failure::refused(format!("a write failed: {error}"))),
-        None if found != acknowledged => {
-            Err(Failure::refused(format!("{} acknowledged writes are lost", acknowledged.saturating_sub(found))))
-        }
+        None if found != acknowledged => Err(Failure::refused(format!(
+            "{} acknowledged writes are lost",
+            acknowledged.saturating_sub(found)
+        ))),
         None => Ok(()),
     }
 }

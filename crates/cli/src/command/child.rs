@@ -84,20 +84,14 @@ impl Server {
         Ok(server)
     }
 
-    /// What it was started with.
-    pub(super) fn options(&self) -> &ChildOptions {
-        &self.options
-    }
-
     /// The connection string, with a database.
     pub(super) fn uri(&self, database: &str) -> String {
         format!("mongodb://127.0.0.1:{}/{database}", self.options.port)
     }
 
     /// Kills the child as a crash would: it gets no chance to do anything.
-    pub(super) async fn kill(mut self) -> Result<ChildOptions, Failure> {
-        self.child.kill().await?;
-        Ok(self.options.clone())
+    pub(super) async fn kill(mut self) -> Result<(), Failure> {
+        Ok(self.child.kill().await?)
     }
 
     /// Waits for Ctrl-C, SIGTERM, or the child's own end.

@@ -68,14 +68,15 @@ impl Cluster {
     /// Kills a node as a crash would.
     pub(super) async fn kill(&mut self, node: usize) -> Result<(), Failure> {
         match self.nodes.get_mut(node).and_then(Option::take) {
-            Some(server) => server.kill().await.map(drop),
+            Some(server) => server.kill().await,
             None => Err(Failure::refused("the node is not running")),
         }
     }
 
     /// Starts a node again that was killed.
     pub(super) async fn restart(&mut self, node: usize) -> Result<(), Failure> {
-        let options = self.options.get(node).cloned().ok_or_else(|| Failure::refused("there is no such node"))?;
+        let options =
+            self.options.get(node).cloned().ok_or_else(|| Failure::refused("there is no such node"))?;
         let server = Server::start(options).await?;
         if let Some(place) = self.nodes.get_mut(node) {
             *place = Some(server);
@@ -89,8 +90,10 @@ impl Cluster {
         loop {
             let status = self.status().await?;
             let leads = |node: &&Document| replicas(node).any(|replica| is_primary_of(replica, namespace));
-            let primary = nodes(&status).find(leads).and_then(|node| node.get_str("name").ok().map(str::to_owned));
-            let position = primary.and_then(|name| self.options.iter().position(|options| options.name == name));
+            let primary =
+                nodes(&status).find(leads).and_then(|node| node.get_str("name").ok().map(str::to_owned));
+            let position =
+                primary.and_then(|name| self.options.iter().position(|options| options.name == name));
             if let Some(position) = position {
                 return Ok(position);
             }

@@ -15,7 +15,9 @@ pub(super) struct Arguments {
 #[derive(clap::Subcommand)]
 enum Action {
     /// Say every mistake in a configuration file with its line, without starting anything.
-    #[command(after_help = "Examples:\n  psdb config check psdb.toml\n\nExit codes: 0 no mistake; 2 mistakes.")]
+    #[command(
+        after_help = "Examples:\n  psdb config check psdb.toml\n\nExit codes: 0 no mistake; 2 mistakes."
+    )]
     Check {
         /// The file.
         #[arg(value_name = "FILE")]

@@ -17,7 +17,9 @@ const CLEAR: &str = "\u{1b}[H\u{1b}[2J";
 
 /// Show a cluster's nodes, shards and databases.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  psdb status\n  psdb status --watch\n  psdb status --uri 127.0.0.1:27018 --json")]
+#[command(
+    after_help = "Examples:\n  psdb status\n  psdb status --watch\n  psdb status --uri 127.0.0.1:27018 --json"
+)]
 pub(super) struct Arguments {
     #[command(flatten)]
     target: Target,
@@ -78,7 +80,8 @@ fn page(seen: &Document) -> String {
 
 fn nodes_table(cluster: &Document) -> String {
     let row = |node: &Document| {
-        let primaries = documents(node, "replicas").filter(|replica| text(replica, "role") == "primary").count();
+        let primaries =
+            documents(node, "replicas").filter(|replica| text(replica, "role") == "primary").count();
         let replicas = documents(node, "replicas").count();
         let free = node.get_i64("diskFreeBytes").ok().and_then(|bytes| u64::try_from(bytes).ok());
         let up = text(node, "health") == "up";
@@ -135,8 +138,10 @@ fn primary_of(cluster: &Document, shard: i64) -> Option<(&Document, &Document)> 
 
 /// Sentences about what is not as it should be.
 fn troubles(cluster: &Document) -> Vec<String> {
-    let storage = documents(cluster, "nodes").filter(|node| node.get_bool("storage").unwrap_or(false)).count();
-    let wanted = execute::number(cluster, "replicationFactor").min(i64::try_from(storage).unwrap_or(i64::MAX));
+    let storage =
+        documents(cluster, "nodes").filter(|node| node.get_bool("storage").unwrap_or(false)).count();
+    let wanted =
+        execute::number(cluster, "replicationFactor").min(i64::try_from(storage).unwrap_or(i64::MAX));
     let mut troubles: Vec<String> = documents(cluster, "nodes")
         .filter(|node| text(node, "health") != "up")
         .map(|node| format!("Node {} does not answer: {}", text(node, "name"), text(node, "reason")))

@@ -13,8 +13,11 @@ use crate::call::Call;
 use crate::fields::{Accepts, Field, ignored};
 use crate::reply::Reply;
 
-const FIELDS: &[Field] =
-    &[ignored("initialSync", Accepts::BoolOrNumber, "replicas are started by the catalog, not by a sync of their own")];
+const FIELDS: &[Field] = &[ignored(
+    "initialSync",
+    Accepts::BoolOrNumber,
+    "replicas are started by the catalog, not by a sync of their own",
+)];
 
 pub(crate) const SPEC: Spec = Spec {
     fields: FIELDS,
