@@ -9,7 +9,7 @@ use std::sync::Arc;
 use base::id::CATALOG_SHARD;
 use base::{Generation, HybridClock, LogIndex, ReplicaId, ShardId, Term};
 use raft::eraftpb::HardState;
-use storage::{Fault, KeyspaceName, KvBatch, LogBatch, ReplicaLogState, ReplicaWrites};
+use storage::{Fault, KeyspaceName, KvBatch, LogBatch, LogEntry, ReplicaLogState, ReplicaWrites};
 
 use crate::entry;
 use crate::group::Group;
@@ -27,6 +27,8 @@ use crate::trace::Event;
 /// The initial state of a replica stands where the first entry of its log would: entries begin after it.
 const INITIAL_INDEX: LogIndex = LogIndex(1);
 const INITIAL_TERM: Term = Term(1);
+/// The kind of entries that carry changes of keys; the others change the membership.
+const NORMAL: u8 = 0;
 pub(crate) const FIRST_GENERATION: Generation = Generation(1);
 
 /// An opened replica, its owner loop running.
@@ -245,7 +247,7 @@ fn open_log(
 }
 
 /// The newest commit timestamp in the log, compacted entries included. Timestamps increase with the index, so the last
-/// entry that has one has the newest.
+/// entry that has one has the newest: neither the first of a term nor a change of the membership does.
 fn newest_timestamp(
     node: &Node,
     replica: ReplicaId,
@@ -256,10 +258,14 @@ fn newest_timestamp(
     let mut index = range.last;
     while index > state.truncated_index {
         let entries = node.options.raft_log.entries(replica, index, index.next(), usize::MAX)?;
-        if let Some(last) = entries.last().filter(|last| !last.data.is_empty()) {
+        if let Some(last) = entries.last().filter(|last| carries_changes(last)) {
             return Ok(entry::check_header(&last.data)?.max(membership.last_timestamp));
         }
         index = LogIndex(index.get() - 1);
     }
     Ok(membership.last_timestamp)
+}
+
+fn carries_changes(entry: &LogEntry) -> bool {
+    entry.kind == NORMAL && !entry.data.is_empty()
 }
