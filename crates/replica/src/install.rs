@@ -42,8 +42,9 @@ struct Present {
 }
 
 impl<S: StateMachine, C: StateMachine> HostOf<S, C> {
-    /// Takes a message of a peer on node `from`. One for a replica that is not here is answered with the wish for a
-    /// snapshot when it is an append: the leader learns that there is nothing yet.
+    /// Takes a message of a peer on node `from`. For a replica that is not here, an append is answered with the wish for a
+    /// snapshot: the leader learns that there is nothing yet. A heartbeat is answered, too, but proves nothing: an append
+    /// or its answer may have been lost, and a leader tries again only when it hears something.
     pub fn receive(&self, from: NodeId, shard: ShardId, message: Message) {
         let to = ReplicaId(message.to);
         let here = match shard {
@@ -57,19 +58,12 @@ impl<S: StateMachine, C: StateMachine> HostOf<S, C> {
             },
         };
         // A replica with a lower id than the one here was replaced by it.
-        if here.is_some_and(|replica| replica > to) || message.get_msg_type() != MessageType::MsgAppend {
+        if here.is_some_and(|replica| replica > to) {
             return;
         }
-        let refusal = Message {
-            msg_type: MessageType::MsgAppendResponse,
-            from: message.to,
-            to: message.from,
-            term: message.term,
-            index: message.index,
-            reject: true,
-            ..Message::default()
-        };
-        self.inner.node.options.transport.send(from, shard, vec![refusal]);
+        if let Some(answer) = answer_of_one_that_is_not_here(&message) {
+            self.inner.node.options.transport.send(from, shard, vec![answer]);
+        }
     }
 
     /// Begins to receive a snapshot.
@@ -127,6 +121,23 @@ impl<S: StateMachine, C: StateMachine> HostOf<S, C> {
         let status = self.replicas().into_iter().find(|status| status.name.shard == shard)?;
         let name = status.name;
         Some(Present { replica: name.replica, generation: name.generation, commit: status.commit })
+    }
+}
+
+fn answer_of_one_that_is_not_here(message: &Message) -> Option<Message> {
+    let answer = |msg_type| Message {
+        msg_type,
+        from: message.to,
+        to: message.from,
+        term: message.term,
+        ..Message::default()
+    };
+    match message.get_msg_type() {
+        MessageType::MsgAppend => {
+            Some(Message { index: message.index, reject: true, ..answer(MessageType::MsgAppendResponse) })
+        }
+        MessageType::MsgHeartbeat => Some(answer(MessageType::MsgHeartbeatResponse)),
+        _ => None,
     }
 }
 

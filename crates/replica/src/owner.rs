@@ -615,8 +615,9 @@ impl<M: StateMachine> Owner<M> {
         !stopping && self.inbox.is_empty() && (self.may_evaluate() || refuses)
     }
 
+    /// A leader that is alone has nobody to send heartbeats to. Learners need them: what was lost is sent again then.
     fn needs_ticks(&self) -> bool {
-        self.leading.is_none() || !self.group.is_sole_voter()
+        self.leading.is_none() || self.membership.nodes.len() > 1
     }
 
     fn is_finished(&self) -> bool {
