@@ -16,12 +16,13 @@ use crate::node::Node;
 use crate::open;
 use crate::snapshot::{Chunk, NotInstalled, SnapshotHeader};
 
-/// A snapshot on its way into a new generation of its replica's keyspace. Dropping it leaves an orphan, which the next
-/// attempt or the next start removes.
+/// A snapshot on its way into a generation of its replica's keyspace that no other attempt fills: leaders change, and the
+/// attempt of an earlier one may still be under way. Dropping it removes what it filled.
 pub struct SnapshotReceiver {
     node: Arc<Node>,
     header: SnapshotHeader,
     name: KeyspaceName,
+    installed: bool,
 }
 
 impl SnapshotReceiver {
@@ -34,10 +35,23 @@ impl SnapshotReceiver {
     }
 }
 
+impl Drop for SnapshotReceiver {
+    fn drop(&mut self) {
+        if self.installed {
+            return;
+        }
+        let (node, name) = (self.node.clone(), self.name);
+        self.node.options.spawner.blocking(Box::new(move || {
+            if let Err(fault) = node.options.store.drop_keyspace(name) {
+                node.latch.set(fault.context("removing an unfinished snapshot"));
+            }
+        }));
+    }
+}
+
 /// What a replica on this node is and how far it is.
 struct Present {
-    replica: ReplicaId,
-    generation: Generation,
+    name: KeyspaceName,
     commit: LogIndex,
 }
 
@@ -68,59 +82,67 @@ impl<S: StateMachine, C: StateMachine> HostOf<S, C> {
 
     /// Begins to receive a snapshot.
     pub async fn begin_snapshot(&self, header: SnapshotHeader) -> Result<SnapshotReceiver, NotInstalled> {
-        let present = self.present(header.shard);
-        let generation = match &present {
-            Some(present) if present.replica == header.to => {
+        let current = match self.present(header.shard) {
+            Some(present) if present.name.replica == header.to => {
                 check_needed(&header, present.commit)?;
-                present.generation.next()
+                present.name.generation
             }
-            Some(present) if present.replica > header.to => return Err(NotInstalled::Damaged),
-            _ => open::FIRST_GENERATION,
+            Some(present) if present.name.replica > header.to => return Err(NotInstalled::Damaged),
+            _ => Generation(0),
         };
+        let generation = self.inner.new_generation(header.to, current);
         let name = KeyspaceName { shard: header.shard, replica: header.to, generation };
         let node = self.inner.node.clone();
-        node.blocking(move |store| {
-            // What an earlier attempt left.
-            store.drop_keyspace(name)?;
-            store.create_keyspace(name)
-        })
-        .await
-        .map_err(|fault| stop(&node, fault))?;
-        Ok(SnapshotReceiver { node, header, name })
+        let receiver = SnapshotReceiver { node: node.clone(), header, name, installed: false };
+        node.blocking(move |store| store.create_keyspace(name)).await.map_err(|fault| stop(&node, fault))?;
+        Ok(receiver)
     }
 
-    /// Puts a snapshot that came whole in the place of whatever the replica had. On return: fsynced and running. The
-    /// message tells the sender's replica how far this one is.
-    pub async fn install_snapshot(&self, receiver: SnapshotReceiver) -> Result<Message, NotInstalled> {
-        let SnapshotReceiver { header, name, .. } = receiver;
+    /// Puts a snapshot that came whole in the place of whatever the replica had, or of an older replica of the shard. On
+    /// return: fsynced and running. The message tells the sender's replica how far this one is.
+    pub async fn install_snapshot(&self, mut receiver: SnapshotReceiver) -> Result<Message, NotInstalled> {
+        let (header, name) = (receiver.header.clone(), receiver.name);
         let _changing = self.inner.changing.lock().await;
-        if let Some(present) = self.present(header.shard) {
-            if present.replica == header.to {
-                check_needed(&header, present.commit)?;
-                if present.generation.next() != name.generation {
+        let present = self.present(header.shard);
+        let older = match present.map(|present| (present.name, present.commit)) {
+            Some((here, _)) if here.replica > header.to => return Err(NotInstalled::Damaged),
+            Some((here, commit)) if here.replica == header.to => {
+                check_needed(&header, commit)?;
+                if here.generation >= name.generation {
                     return Err(NotInstalled::Damaged);
                 }
+                None
             }
-            self.stop_replica(header.shard).await;
-        }
-        self.replace(name, &header).await.map_err(|fault| stop(&self.inner.node, fault))?;
+            Some((here, _)) => Some(here),
+            None => None,
+        };
+        receiver.installed = true;
+        self.stop_replica(header.shard).await;
+        self.replace(name, &header, older).await.map_err(|fault| stop(&self.inner.node, fault))?;
         Ok(header.acknowledgement(header.index))
     }
 
-    async fn replace(&self, name: KeyspaceName, header: &SnapshotHeader) -> storage::Result<()> {
+    async fn replace(
+        &self,
+        name: KeyspaceName,
+        header: &SnapshotHeader,
+        older: Option<KeyspaceName>,
+    ) -> storage::Result<()> {
         let node = &self.inner.node;
         let state = open::replace(node, name, header).await?;
         match header.shard {
             CATALOG_SHARD => self.list_catalog(open::open(node, header.to, &state, true)?),
             shard => self.list_shard(shard, open::open(node, header.to, &state, true)?),
         }
-        Ok(())
+        match older {
+            Some(older) => open::remove(node, older).await,
+            None => Ok(()),
+        }
     }
 
     fn present(&self, shard: ShardId) -> Option<Present> {
         let status = self.replicas().into_iter().find(|status| status.name.shard == shard)?;
-        let name = status.name;
-        Some(Present { replica: name.replica, generation: name.generation, commit: status.commit })
+        Some(Present { name: status.name, commit: status.commit })
     }
 }
 
