@@ -26,10 +26,12 @@ use crate::trace::Event;
 
 /// The initial state of a replica stands where the first entry of its log would: entries begin after it.
 const INITIAL_INDEX: LogIndex = LogIndex(1);
+/// The key of the node in the Raft log that names the keyspace which a snapshot was last installed into.
+const INSTALLING_KEY: &str = "installing";
 const INITIAL_TERM: Term = Term(1);
 /// The kind of entries that carry changes of keys; the others change the membership.
 const NORMAL: u8 = 0;
-pub(crate) const FIRST_GENERATION: Generation = Generation(1);
+const FIRST_GENERATION: Generation = Generation(1);
 
 /// An opened replica, its owner loop running.
 pub(crate) struct Opened<M: StateMachine> {
@@ -77,6 +79,9 @@ pub(crate) async fn replace(
     header: &SnapshotHeader,
 ) -> storage::Result<ReplicaLogState> {
     let index = header.index;
+    // A crash after the next step leaves a keyspace that looks as if it had been in use.
+    let note = (INSTALLING_KEY.to_owned(), name.to_string().into());
+    node.write_log(LogBatch { replicas: Vec::new(), node: vec![note] }).await?;
     node.blocking(move |store| {
         store.apply(name, &KvBatch::default(), index)?;
         store.flush()
@@ -115,12 +120,18 @@ pub(crate) async fn remove(node: &Arc<Node>, name: KeyspaceName) -> storage::Res
 }
 
 /// Removes keyspaces that no replica's log state names: what a crash left of creating or removing a replica. Faults,
-/// and removes nothing, when the Raft log must have lost replicas: a catalog is never removed once it was in use.
+/// and removes nothing, when the Raft log must have lost replicas: the catalog is never removed once it was in use, unless
+/// a snapshot takes its place.
 pub(crate) async fn remove_orphans(node: &Arc<Node>, named: Vec<KeyspaceName>) -> storage::Result<()> {
+    let installing = node.options.raft_log.node_value(INSTALLING_KEY)?;
+    let has_catalog = named.iter().any(|name| name.shard == CATALOG_SHARD);
     node.blocking(move |store| {
         let mut orphans = store.keyspaces()?;
         orphans.retain(|name| !named.contains(name));
-        for name in orphans.iter().filter(|name| name.shard == CATALOG_SHARD) {
+        let was_in_use = |name: &&KeyspaceName| {
+            !has_catalog && name.shard == CATALOG_SHARD && installing != Some(name.to_string().into())
+        };
+        for name in orphans.iter().filter(was_in_use) {
             let applied = store.applied_index(*name)?;
             if applied > INITIAL_INDEX {
                 return Err(Fault::corruption(format!(
