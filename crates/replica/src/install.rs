@@ -63,11 +63,11 @@ impl<S: StateMachine, C: StateMachine> HostOf<S, C> {
         let to = ReplicaId(message.to);
         let here = match shard {
             CATALOG_SHARD => match self.catalog() {
-                Some(handle) if handle.replica() == to => return handle.receive(message),
+                Some(handle) if handle.replica() == to => return handle.receive(from, message),
                 other => other.map(|handle| handle.replica()),
             },
             _ => match self.shard(shard) {
-                Some(handle) if handle.replica() == to => return handle.receive(message),
+                Some(handle) if handle.replica() == to => return handle.receive(from, message),
                 other => other.map(|handle| handle.replica()),
             },
         };

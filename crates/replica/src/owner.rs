@@ -8,13 +8,13 @@
 
 pub(crate) mod peers;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use base::limits::{ENTRY_BYTES_MAX, MAILBOX_REQUESTS_MAX, SHARD_IN_FLIGHT_BYTES_MAX};
-use base::{Code, Error, Generation, HybridClock, LogIndex, ShardId, Term};
+use base::{Code, Error, Generation, HybridClock, LogIndex, NodeId, ReplicaId, ShardId, Term};
 use raft::eraftpb::{Entry, EntryType};
 use storage::{Fault, KvBatch, LogBatch, ReplicaLogState, ReplicaWrites};
 use tokio::sync::mpsc;
@@ -81,6 +81,8 @@ pub(crate) struct Owner<M: StateMachine> {
     /// What peers send and administrators ask.
     control: mpsc::Receiver<Control>,
     controls: Vec<Control>,
+    /// Where replicas are that wrote to this one and that its membership does not have.
+    strangers: BTreeMap<ReplicaId, NodeId>,
     ticks: u64,
     leaderless_ticks: u64,
     stopping_ticks: u64,
@@ -149,6 +151,7 @@ impl<M: StateMachine> Owner<M> {
             changing: Vec::new(),
             control,
             controls: Vec::new(),
+            strangers: BTreeMap::new(),
             ticks: 0,
             leaderless_ticks: 0,
             stopping_ticks: 0,
@@ -336,7 +339,7 @@ impl<M: StateMachine> Owner<M> {
         self.submit(writes, Some(number));
     }
 
-    fn submit(&mut self, replicas: Vec<(base::ReplicaId, ReplicaWrites)>, number: Option<u64>) {
+    fn submit(&mut self, replicas: Vec<(ReplicaId, ReplicaWrites)>, number: Option<u64>) {
         count(&self.node.metrics.log_batches, 1);
         let (node, shared) = (self.node.clone(), self.shared.clone());
         let done = Box::new(move |result| match (result, number) {

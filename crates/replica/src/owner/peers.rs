@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
-use base::{Code, Error, LogIndex, MonoTime, ReplicaId};
+use base::{Code, Error, LogIndex, MonoTime, NodeId, ReplicaId};
 use raft::eraftpb::{Entry, Message};
 
 use super::Owner;
@@ -20,7 +20,8 @@ use crate::trace::Event;
 const PROOF_TICKS: u64 = 2;
 /// Ticks without a leader after which waiting commands are refused: whoever sent them may know of a better place.
 const LEADERLESS_TICKS_MAX: u64 = 100;
-
+/// Senders that this replica's membership does not have, at most.
+const STRANGERS_MAX: usize = 64;
 /// Ticks that a replica which is asked to stop gives another one to take over, and its last proposals to commit.
 const STOPPING_TICKS_MAX: u64 = 20;
 
@@ -36,7 +37,7 @@ impl<M: StateMachine> Owner<M> {
     pub(super) fn take_controls(&mut self) {
         for control in std::mem::take(&mut self.controls) {
             match control {
-                Control::Receive(message) => self.receive(message),
+                Control::Receive(from, message) => self.receive(from, message),
                 Control::Change(changes, answer) => {
                     let outcome = self.propose_change(&changes);
                     match outcome {
@@ -50,7 +51,15 @@ impl<M: StateMachine> Owner<M> {
         }
     }
 
-    fn receive(&mut self, message: Message) {
+    fn receive(&mut self, from: NodeId, message: Message) {
+        let sender = ReplicaId(message.from);
+        // A replica that is behind does not know of a member that joined since, and has to answer it all the same.
+        if !self.membership.nodes.contains_key(&sender) {
+            if self.strangers.len() >= STRANGERS_MAX {
+                self.strangers.clear();
+            }
+            self.strangers.insert(sender, from);
+        }
         self.trace(|| Event::received(&message));
         self.group.step(message, self.node.options.entropy.as_ref());
     }
@@ -64,7 +73,8 @@ impl<M: StateMachine> Owner<M> {
         for (replica, messages) in by_replica {
             messages.iter().for_each(|message| self.trace(|| Event::sent(message)));
             // A replica without a node was removed while the message was made.
-            if let Some(node) = self.membership.nodes.get(&replica) {
+            let node = self.membership.nodes.get(&replica).or_else(|| self.strangers.get(&replica));
+            if let Some(node) = node {
                 self.node.options.transport.send(*node, self.shard(), messages);
             }
         }
