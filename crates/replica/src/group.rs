@@ -36,6 +36,11 @@ pub(crate) struct Group {
     /// Numbers of the library's batches of work whose log writes are not durable yet.
     unlogged: VecDeque<u64>,
     last_number: u64,
+    /// Up to which number all log writes are durable.
+    durable_number: u64,
+    /// Term and vote as they were last given to the log, and the number of that batch.
+    logged_vote: (u64, u64),
+    vote_number: u64,
     /// Messages that wait until everything up to a number is durable.
     held: VecDeque<(u64, Vec<Message>)>,
     /// Ticks until this replica may vote: it may have acknowledged a leader's lease before it was restarted.
@@ -96,8 +101,17 @@ impl Group {
         let raw = RawNode::new(&config, log, &logger)
             .map_err(|error| Fault::corruption(format!("{replica} cannot take part in Raft: {error}")))?;
         let silent_ticks = if restarted { ELECTION_TICKS } else { 0 };
-        let held = VecDeque::new();
-        let mut group = Group { raw, unlogged: VecDeque::new(), last_number: 0, held, silent_ticks };
+        let logged_vote = (raw.raft.term, raw.raft.vote);
+        let mut group = Group {
+            raw,
+            unlogged: VecDeque::new(),
+            last_number: 0,
+            durable_number: 0,
+            logged_vote,
+            vote_number: 0,
+            held: VecDeque::new(),
+            silent_ticks,
+        };
         group.draw_election_timeout(entropy);
         Ok(group)
     }
@@ -236,7 +250,16 @@ impl Group {
             let mut ready = self.raw.ready();
             let number = ready.number();
             self.last_number = number;
-            work.messages.append(&mut ready.take_messages());
+            if ready.hs().is_some_and(|now| (now.term, now.vote) != self.logged_vote) {
+                self.logged_vote = (self.raw.raft.term, self.raw.raft.vote);
+                self.vote_number = number;
+            }
+            // A sole voter leads before its own vote is durable, and must not lead the same term again after a crash.
+            let leaving = ready.take_messages();
+            match self.durable_number >= self.vote_number {
+                true => work.messages.extend(leaving),
+                false => self.held.push_back((self.vote_number, leaving)),
+            }
             work.committed.append(&mut ready.take_committed_entries());
             work.proofs.extend(ready.take_read_states().iter().filter_map(decode_proof));
             if !ready.snapshot().is_empty() {
@@ -259,6 +282,7 @@ impl Group {
             self.raw.advance_append_async(ready);
             if work.logging.is_none() && self.unlogged.is_empty() {
                 self.raw.on_persist_ready(number);
+                self.durable_number = number;
                 self.release_messages(number, &mut work);
             }
         }
@@ -273,6 +297,7 @@ impl Group {
         while self.unlogged.pop_front_if(|waiting| *waiting <= number).is_some() {}
         let durable = self.unlogged.front().map_or(self.last_number, |waiting| waiting - 1);
         self.raw.on_persist_ready(durable);
+        self.durable_number = durable;
         self.release_messages(durable, &mut work);
         work
     }
