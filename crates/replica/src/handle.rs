@@ -130,7 +130,8 @@ impl<M: StateMachine> ReplicaHandle<M> {
 
     /// Changes the membership. On return with `Ok`: the change is committed and in effect here; one of several voters is
     /// complete only once the membership is joint no more. Fails with `NotWritablePrimary` on any replica but the
-    /// leader, and with `ConflictingOperationInProgress` while an earlier change is not complete.
+    /// leader, and with `ConflictingOperationInProgress` while an earlier change is not complete, or when a replica is to
+    /// get a vote that has not received the shard's state yet.
     pub async fn change_membership(&self, changes: Vec<MemberChange>) -> base::Result<LogIndex> {
         let (answer, answered) = oneshot::channel();
         if self.control.send(Control::Change(changes, answer)).await.is_err() {

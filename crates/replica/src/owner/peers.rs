@@ -157,6 +157,14 @@ impl<M: StateMachine> Owner<M> {
         if changes.contains(&MemberChange::Remove(own)) {
             return Err(refused("a primary cannot be removed: hand its role over first"));
         }
+        // A replica that has nothing yet can neither vote nor ask for a snapshot while nobody leads.
+        let is_empty = |change: &MemberChange| match *change {
+            MemberChange::Promote(replica) => self.group.matched(replica).is_none_or(|index| index.get() == 0),
+            MemberChange::AddLearner(..) | MemberChange::Remove(_) => false,
+        };
+        if changes.iter().any(is_empty) {
+            return Err(refused("a replica gets a vote only once it has the shard's state"));
+        }
         let index = self.group.propose_change(changes);
         index.ok_or_else(|| refused("an earlier change of the membership is not complete"))
     }
@@ -184,7 +192,8 @@ impl<M: StateMachine> Owner<M> {
     }
 
     fn transfer_to(&mut self, replica: ReplicaId) {
-        if !self.group.leads() || !self.membership.voters.contains(&replica) {
+        let is_own = replica == self.shared.name.replica;
+        if is_own || !self.group.leads() || !self.membership.voters.contains(&replica) {
             return;
         }
         // The lease ends first: the other replica may win its election at any time from now on.
