@@ -8,7 +8,7 @@ use std::sync::Arc;
 use base::id::CATALOG_SHARD;
 use base::{Generation, LogIndex, NodeId, ReplicaId, ShardId};
 use raft::eraftpb::{Message, MessageType};
-use storage::{Fault, KeyspaceName};
+use storage::{Fault, KeyspaceName, ReplicaLogState};
 
 use crate::host::HostOf;
 use crate::machine::StateMachine;
@@ -116,10 +116,45 @@ impl<S: StateMachine, C: StateMachine> HostOf<S, C> {
             Some((here, _)) => Some(here),
             None => None,
         };
-        receiver.installed = true;
         self.stop_replica(header.shard).await;
-        self.replace(name, &header, older).await.map_err(|fault| stop(&self.inner.node, fault))?;
+        let node = &self.inner.node;
+        if older.is_none() && self.goes_on(&header).map_err(|fault| stop(node, fault))? {
+            return Err(NotInstalled::NotNeeded(Box::new(header.acknowledgement(header.index))));
+        }
+        receiver.installed = true;
+        self.replace(name, &header, older).await.map_err(|fault| stop(node, fault))?;
         Ok(header.acknowledgement(header.index))
+    }
+
+    /// Opens the replica, which was stopped, as it was when its log has the last entry that the snapshot covers: it may have
+    /// acknowledged entries after that, which the snapshot would take away.
+    fn goes_on(&self, header: &SnapshotHeader) -> storage::Result<bool> {
+        let node = &self.inner.node;
+        let Some(state) = node.options.raft_log.state(header.to)? else { return Ok(false) };
+        let bounds = node.options.raft_log.bounds(header.to)?;
+        if bounds.is_none_or(|(first, last)| header.index < first || header.index > last) {
+            return Ok(false);
+        }
+        let entries = node.options.raft_log.entries(header.to, header.index, header.index.next(), 1)?;
+        if entries.first().is_none_or(|entry| entry.term != header.index_term) {
+            return Ok(false);
+        }
+        self.open_and_list(header.shard, header.to, &state)?;
+        Ok(true)
+    }
+
+    fn open_and_list(
+        &self,
+        shard: ShardId,
+        replica: ReplicaId,
+        state: &ReplicaLogState,
+    ) -> storage::Result<()> {
+        let node = &self.inner.node;
+        match shard {
+            CATALOG_SHARD => self.list_catalog(open::open(node, replica, state, true)?),
+            shard => self.list_shard(shard, open::open(node, replica, state, true)?),
+        }
+        Ok(())
     }
 
     async fn replace(
@@ -130,10 +165,7 @@ impl<S: StateMachine, C: StateMachine> HostOf<S, C> {
     ) -> storage::Result<()> {
         let node = &self.inner.node;
         let state = open::replace(node, name, header).await?;
-        match header.shard {
-            CATALOG_SHARD => self.list_catalog(open::open(node, header.to, &state, true)?),
-            shard => self.list_shard(shard, open::open(node, header.to, &state, true)?),
-        }
+        self.open_and_list(header.shard, header.to, &state)?;
         match older {
             Some(older) => open::remove(node, older).await,
             None => Ok(()),
