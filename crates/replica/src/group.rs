@@ -5,6 +5,9 @@
 //! acknowledgements) leave only after what they promise is durable; log writes are reported durable in order; proposals
 //! are handed to the library only while this replica leads.
 
+#[cfg(feature = "bugs")]
+mod mischief;
+
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -83,6 +86,10 @@ impl Group {
         restarted: bool,
         entropy: &dyn Entropy,
     ) -> storage::Result<Group> {
+        #[cfg(feature = "bugs")]
+        let counts = log.bug == Some(crate::bugs::Bug::CommitByCounting);
+        #[cfg(not(feature = "bugs"))]
+        let counts = false;
         let config = raft::Config {
             id: replica.get(),
             election_tick: ELECTION_TICKS,
@@ -90,7 +97,7 @@ impl Group {
             max_election_tick: ELECTION_TICKS_MAX,
             heartbeat_tick: HEARTBEAT_TICKS,
             applied: applied.get(),
-            max_size_per_msg: MESSAGE_BYTES_MAX,
+            max_size_per_msg: if counts { 0 } else { MESSAGE_BYTES_MAX },
             max_inflight_msgs: MESSAGES_IN_FLIGHT_MAX,
             check_quorum: true,
             pre_vote: true,
@@ -196,8 +203,12 @@ impl Group {
         if !may_come_from_a_peer(&message) || votes && self.silent_ticks > 0 {
             return;
         }
+        #[cfg(feature = "bugs")]
+        let appended = message.entries.last().cloned();
         // The library names what it dropped; there is nothing to do about it.
         let _ = self.stepping(entropy, |raw| raw.step(message));
+        #[cfg(feature = "bugs")]
+        self.truncate_after(appended);
     }
 
     /// Begins a round of messages whose acknowledgement by a quorum proves that this replica leads at `now`.
@@ -246,6 +257,8 @@ impl Group {
     /// Collects everything that the library wants done. Faults on an entry that this version cannot apply.
     pub(crate) fn drive(&mut self) -> storage::Result<Work> {
         let mut work = Work::default();
+        #[cfg(feature = "bugs")]
+        self.commit_by_counting();
         while self.raw.has_ready() {
             let mut ready = self.raw.ready();
             let number = ready.number();

@@ -82,8 +82,14 @@ pub(crate) async fn replace(
     // A crash after the next step leaves a keyspace that looks as if it had been in use.
     let note = (INSTALLING_KEY.to_owned(), name.to_string().into());
     node.write_log(LogBatch { replicas: Vec::new(), node: vec![note] }).await?;
+    #[cfg(feature = "bugs")]
+    let forgets = node.has_bug(crate::bugs::Bug::SnapshotWithoutIndex);
+    #[cfg(not(feature = "bugs"))]
+    let forgets = false;
     node.blocking(move |store| {
-        store.apply(name, &KvBatch::default(), index)?;
+        if !forgets {
+            store.apply(name, &KvBatch::default(), index)?;
+        }
         store.flush()
     })
     .await?;
@@ -175,6 +181,10 @@ fn open_named<M: StateMachine>(
     let clock =
         HybridClock::starting_above(newest_timestamp(node, name.replica, state, &membership, &range)?);
     let silent = restarted && membership.voters != [name.replica];
+    #[cfg(feature = "bugs")]
+    let silent = silent && !node.has_bug(crate::bugs::Bug::VoteAfterRestart);
+    #[cfg(feature = "bugs")]
+    let log = log.with_bug(node.options.bug);
     let group = Group::new(name.replica, log, range.applied, silent, node.options.entropy.as_ref())?;
     let published = M::load_state(view.as_ref())?;
     let shared =

@@ -6,6 +6,8 @@
 //! was evaluated; nothing is evaluated before the first entry of the leader's own term is applied; bytes proposed and not
 //! applied stay below a limit (plus one turn).
 
+#[cfg(feature = "bugs")]
+mod mischief;
 pub(crate) mod peers;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -88,6 +90,8 @@ pub(crate) struct Owner<M: StateMachine> {
     stopping_ticks: u64,
     /// The term in which this replica tried to hand its role over.
     handed_over: Option<Term>,
+    #[cfg(feature = "bugs")]
+    mischief: mischief::Mischief,
 }
 
 /// What [`Owner::new`] needs.
@@ -156,6 +160,8 @@ impl<M: StateMachine> Owner<M> {
             leaderless_ticks: 0,
             stopping_ticks: 0,
             handed_over: None,
+            #[cfg(feature = "bugs")]
+            mischief: mischief::Mischief::default(),
         }
     }
 
@@ -257,6 +263,8 @@ impl<M: StateMachine> Owner<M> {
         while let Some((_, bytes)) = self.in_flight.pop_front_if(|(index, _)| *index <= applied) {
             self.in_flight_bytes -= bytes;
         }
+        #[cfg(feature = "bugs")]
+        let applied = applied.min(self.group.commit());
         self.group.applied(applied);
         // The library hands out as committed only what is durable here, so all of it can be read back.
         self.group.log_mut().evict(applied);
@@ -283,6 +291,8 @@ impl<M: StateMachine> Owner<M> {
         self.send_snapshots(&work)?;
         self.note_proofs(&work);
         if let Some(logging) = work.logging {
+            #[cfg(feature = "bugs")]
+            self.apply_early(&logging);
             self.log(logging);
         }
         if !work.committed.is_empty() {
@@ -301,7 +311,7 @@ impl<M: StateMachine> Owner<M> {
         }
         if let Some(lost) = self.leading.take() {
             self.shared.lease.revoke();
-            self.overlay.clear();
+            self.forget_proposals();
             self.trace(|| Event::Stepped { term: lost.term });
             let error = Error::new(
                 Code::INTERRUPTED_DUE_TO_REPL_STATE_CHANGE,
@@ -313,6 +323,8 @@ impl<M: StateMachine> Owner<M> {
             self.drop_unproven(&error);
         }
         if self.group.leads() {
+            #[cfg(feature = "bugs")]
+            self.serve_early();
             let first = self.group.last_index();
             self.leading = Some(Leading { term, from: first, evaluating: false });
             self.trace(|| Event::Leads { term, first });
@@ -332,8 +344,11 @@ impl<M: StateMachine> Owner<M> {
             .into_iter()
             .map(|entries| (replica, ReplicaWrites { entries, ..ReplicaWrites::default() }))
             .collect();
-        if vote {
-            let state = Some(self.log_state());
+        #[cfg(not(feature = "bugs"))]
+        let state = vote.then(|| self.log_state());
+        #[cfg(feature = "bugs")]
+        let state = self.buggy_state(vote);
+        if state.is_some() {
             writes.push((replica, ReplicaWrites { state, ..ReplicaWrites::default() }));
         }
         self.submit(writes, Some(number));
@@ -391,6 +406,8 @@ impl<M: StateMachine> Owner<M> {
             };
             committed.push(Committed { index, change });
         }
+        #[cfg(feature = "bugs")]
+        committed.retain(|committed| Some(committed.index) > self.mischief.applied_early);
         self.applier.submit(committed);
         self.answer_changes(index);
         if self.leading.as_ref().is_some_and(|leading| index >= leading.from) && self.group.is_sole_voter() {
@@ -443,6 +460,11 @@ impl<M: StateMachine> Owner<M> {
             if reply.is_err() {
                 batch.ops.clear();
             }
+            #[cfg(feature = "bugs")]
+            if batch.is_empty() && self.node.has_bug(Bug::DuplicateFromUncommitted) {
+                send(request.answer, reply);
+                continue;
+            }
             if batch.is_empty() && !leased {
                 draft.unproven.push((request.answer, reply));
                 continue;
@@ -470,6 +492,7 @@ impl<M: StateMachine> Owner<M> {
         };
         leading.evaluating = true;
         let from = leading.from;
+        #[cfg(not(feature = "bugs"))]
         assert!(self.overlay.is_empty(), "evaluation begins with nothing proposed");
         self.machine.reset(OverlayReader::new(view, &self.overlay))?;
         self.trace(|| Event::Evaluates { from });
@@ -555,6 +578,15 @@ impl<M: StateMachine> Owner<M> {
         if commit >= index && self.holds_lease() {
             self.answer_committed(commit);
         }
+    }
+
+    /// What was proposed may never commit.
+    fn forget_proposals(&mut self) {
+        #[cfg(feature = "bugs")]
+        if self.node.has_bug(Bug::EvaluateAgainstDropped) {
+            return;
+        }
+        self.overlay.clear();
     }
 
     /// The group refused a proposal: evaluation starts afresh from the store once everything proposed is applied.

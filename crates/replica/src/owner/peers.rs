@@ -104,6 +104,8 @@ impl<M: StateMachine> Owner<M> {
     /// Begins a proof when a reader or an answer waits for one.
     pub(super) fn prove_if_wanted(&mut self) {
         let wanted = self.shared.proof_wanted.swap(false, Ordering::SeqCst);
+        #[cfg(feature = "bugs")]
+        self.serve_early();
         if wanted && self.group.leads() && !self.group.is_sole_voter() {
             self.prove();
         }
@@ -119,7 +121,7 @@ impl<M: StateMachine> Owner<M> {
             let held = self.holds_lease();
             // After a handover was tried, a vote may come at any time: there are no leases in this term any more.
             if self.handed_over != Some(term) {
-                self.shared.lease.extend(sent + LEASE);
+                self.shared.lease.extend(self.lease_end(sent));
             }
             self.shared.proved_ns.raise(nanos(sent) + 1);
             if !held && self.holds_lease() {
@@ -128,6 +130,15 @@ impl<M: StateMachine> Owner<M> {
             self.shared.readers.notify_waiters();
         }
         self.answer_proved();
+    }
+
+    /// Until when a proof that was sent then lets this replica answer reads by itself.
+    fn lease_end(&self, sent: MonoTime) -> MonoTime {
+        #[cfg(feature = "bugs")]
+        if let Some(end) = self.buggy_lease_end(sent) {
+            return end;
+        }
+        sent + LEASE
     }
 
     /// Answers commands that wrote nothing, whose proof has come and whose reads are committed.
@@ -159,7 +170,9 @@ impl<M: StateMachine> Owner<M> {
         }
         // A replica that has nothing yet can neither vote nor ask for a snapshot while nobody leads.
         let is_empty = |change: &MemberChange| match *change {
-            MemberChange::Promote(replica) => self.group.matched(replica).is_none_or(|index| index.get() == 0),
+            MemberChange::Promote(replica) => {
+                self.group.matched(replica).is_none_or(|index| index.get() == 0)
+            }
             MemberChange::AddLearner(..) | MemberChange::Remove(_) => false,
         };
         if changes.iter().any(is_empty) {
@@ -259,6 +272,8 @@ impl<M: StateMachine> Owner<M> {
                 membership: membership.encode(),
             };
             self.trace(|| Event::Offers { to, index });
+            #[cfg(feature = "bugs")]
+            let view = self.buggy_view(view);
             let shared = self.shared.clone();
             let done = DoneGuard::new(move || {
                 shared.sending.lock().remove(&to);
