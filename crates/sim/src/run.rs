@@ -84,10 +84,16 @@ async fn simulate(options: Options) -> Report {
     for node in &nodes {
         faults::start(&world, *node).await;
     }
-    let work = async { futures::join!(run_clients(&world), run_faults(&world)) };
-    // The runs of clients and faults have no limit of their own: peace, which comes for sure, has one.
-    work.await;
-    checks_at_end::check(&world).await;
+    let whole = async {
+        futures::join!(run_clients(&world), run_faults(&world));
+        checks_at_end::check(&world).await;
+    };
+    // The first violation tells the most; what follows from it may take long.
+    tokio::select! {
+        biased;
+        () = world.violated.notified() => {}
+        () = whole => {}
+    }
     world.nodes.values().for_each(crate::node::Node::kill);
     report(&world)
 }

@@ -42,6 +42,8 @@ pub(crate) struct World {
     pub(crate) administration: tokio::sync::Mutex<()>,
     /// Rings when a replica wins an election.
     pub(crate) elections: Notify,
+    /// Rings when something happened that must not happen.
+    pub(crate) violated: Notify,
     next_replica: AtomicU64,
     schedule: Mutex<Vec<String>>,
     random: Mutex<StdRng>,
@@ -76,6 +78,7 @@ impl World {
             is_lull: AtomicBool::new(false),
             administration: tokio::sync::Mutex::new(()),
             elections: Notify::new(),
+            violated: Notify::new(),
             next_replica: AtomicU64::new(1_000),
             schedule: Mutex::default(),
             random: Mutex::new(random),
@@ -142,6 +145,7 @@ impl World {
         let what = what.into();
         self.trace(&format!("VIOLATION {what}"));
         self.history.lock().violation(what);
+        self.violated.notify_one();
     }
 
     /// Adds a line to the trace and to its hash.
