@@ -5,6 +5,9 @@
 //! acknowledgements) leave only after what they promise is durable; log writes are reported durable in order; proposals
 //! are handed to the library only while this replica leads.
 
+#[cfg(feature = "bugs")]
+mod mischief;
+
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -38,6 +41,11 @@ pub(crate) struct Group {
     /// Numbers of the library's batches of work whose log writes are not durable yet.
     unlogged: VecDeque<u64>,
     last_number: u64,
+    /// Up to which number all log writes are durable.
+    durable_number: u64,
+    /// Term and vote as they were last given to the log, and the number of that batch.
+    logged_vote: (u64, u64),
+    vote_number: u64,
     /// Messages that wait until everything up to a number is durable.
     held: VecDeque<(u64, Vec<Message>)>,
     /// Ticks until this replica may vote: it may have acknowledged a leader's lease before it was restarted.
@@ -80,6 +88,10 @@ impl Group {
         restarted: bool,
         entropy: &dyn Entropy,
     ) -> storage::Result<Group> {
+        #[cfg(feature = "bugs")]
+        let counts = log.bug == Some(crate::bugs::Bug::CommitByCounting);
+        #[cfg(not(feature = "bugs"))]
+        let counts = false;
         let config = raft::Config {
             id: replica.get(),
             election_tick: ELECTION_TICKS,
@@ -87,7 +99,7 @@ impl Group {
             max_election_tick: ELECTION_TICKS_MAX,
             heartbeat_tick: HEARTBEAT_TICKS,
             applied: applied.get(),
-            max_size_per_msg: MESSAGE_BYTES_MAX,
+            max_size_per_msg: if counts { 0 } else { MESSAGE_BYTES_MAX },
             max_inflight_msgs: MESSAGES_IN_FLIGHT_MAX,
             check_quorum: true,
             pre_vote: true,
@@ -98,8 +110,17 @@ impl Group {
         let raw = RawNode::new(&config, log, &logger)
             .map_err(|error| Fault::corruption(format!("{replica} cannot take part in Raft: {error}")))?;
         let silent_ticks = if restarted { ELECTION_TICKS } else { 0 };
-        let held = VecDeque::new();
-        let mut group = Group { raw, unlogged: VecDeque::new(), last_number: 0, held, silent_ticks };
+        let logged_vote = (raw.raft.term, raw.raft.vote);
+        let mut group = Group {
+            raw,
+            unlogged: VecDeque::new(),
+            last_number: 0,
+            durable_number: 0,
+            logged_vote,
+            vote_number: 0,
+            held: VecDeque::new(),
+            silent_ticks,
+        };
         group.draw_election_timeout(entropy);
         Ok(group)
     }
@@ -139,11 +160,6 @@ impl Group {
     pub(crate) fn is_sole_voter(&self) -> bool {
         let voters = self.raw.raft.prs().conf().voters();
         voters.contains(self.raw.raft.id) && voters.ids().iter().count() == 1
-    }
-
-    /// Whether there is nobody else, with a vote or without.
-    pub(crate) fn is_alone(&self) -> bool {
-        self.raw.raft.prs().iter().all(|(replica, _)| *replica == self.raw.raft.id)
     }
 
     /// How far a follower's log is known to match. `None` on followers, and for strangers.
@@ -189,8 +205,12 @@ impl Group {
         if !may_come_from_a_peer(&message) || votes && self.silent_ticks > 0 {
             return;
         }
+        #[cfg(feature = "bugs")]
+        let appended = message.entries.last().cloned();
         // The library names what it dropped; there is nothing to do about it.
         let _ = self.stepping(entropy, |raw| raw.step(message));
+        #[cfg(feature = "bugs")]
+        self.truncate_after(appended);
     }
 
     /// Begins a round of messages whose acknowledgement by a quorum proves that this replica leads at `now`.
@@ -239,11 +259,22 @@ impl Group {
     /// Collects everything that the library wants done. Faults on an entry that this version cannot apply.
     pub(crate) fn drive(&mut self) -> storage::Result<Work> {
         let mut work = Work::default();
+        #[cfg(feature = "bugs")]
+        self.commit_by_counting();
         while self.raw.has_ready() {
             let mut ready = self.raw.ready();
             let number = ready.number();
             self.last_number = number;
-            work.messages.append(&mut ready.take_messages());
+            if ready.hs().is_some_and(|now| (now.term, now.vote) != self.logged_vote) {
+                self.logged_vote = (self.raw.raft.term, self.raw.raft.vote);
+                self.vote_number = number;
+            }
+            // A sole voter leads before its own vote is durable, and must not lead the same term again after a crash.
+            let leaving = ready.take_messages();
+            match self.durable_number >= self.vote_number {
+                true => work.messages.extend(leaving),
+                false => self.held.push_back((self.vote_number, leaving)),
+            }
             work.committed.append(&mut ready.take_committed_entries());
             work.proofs.extend(ready.take_read_states().iter().filter_map(decode_proof));
             if !ready.snapshot().is_empty() {
@@ -266,6 +297,7 @@ impl Group {
             self.raw.advance_append_async(ready);
             if work.logging.is_none() && self.unlogged.is_empty() {
                 self.raw.on_persist_ready(number);
+                self.durable_number = number;
                 self.release_messages(number, &mut work);
             }
         }
@@ -280,6 +312,7 @@ impl Group {
         while self.unlogged.pop_front_if(|waiting| *waiting <= number).is_some() {}
         let durable = self.unlogged.front().map_or(self.last_number, |waiting| waiting - 1);
         self.raw.on_persist_ready(durable);
+        self.durable_number = durable;
         self.release_messages(durable, &mut work);
         work
     }

@@ -32,8 +32,8 @@ pub(crate) struct Request<M: StateMachine> {
 
 /// What peers and administrators ask of a replica's group.
 pub(crate) enum Control {
-    /// A peer's message.
-    Receive(Message),
+    /// A peer's message, and the node that it came from.
+    Receive(NodeId, Message),
     /// A change of the membership; the answer is the index of its entry, once that is committed.
     Change(Vec<MemberChange>, Answer<LogIndex>),
     /// Another voter shall lead.
@@ -127,15 +127,16 @@ impl<M: StateMachine> ReplicaHandle<M> {
         self.shared.membership.load().nodes.get(&self.leader()?).copied()
     }
 
-    /// Takes a message of a peer. It is lost when too many wait already.
-    pub fn receive(&self, message: Message) {
+    /// Takes a message of a peer on node `from`. It is lost when too many wait already.
+    pub fn receive(&self, from: NodeId, message: Message) {
         // Losing messages is allowed.
-        let _ = self.control.try_send(Control::Receive(message));
+        let _ = self.control.try_send(Control::Receive(from, message));
     }
 
     /// Changes the membership. On return with `Ok`: the change is committed and in effect here; one of several voters is
     /// complete only once the membership is joint no more. Fails with `NotWritablePrimary` on any replica but the
-    /// leader, and with `ConflictingOperationInProgress` while an earlier change is not complete.
+    /// leader, and with `ConflictingOperationInProgress` while an earlier change is not complete, or when a replica is to
+    /// get a vote that has not received the shard's state yet.
     pub async fn change_membership(&self, changes: Vec<MemberChange>) -> base::Result<LogIndex> {
         let (answer, answered) = oneshot::channel();
         if self.control.send(Control::Change(changes, answer)).await.is_err() {

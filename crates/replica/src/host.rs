@@ -9,10 +9,10 @@ use std::sync::atomic::Ordering;
 
 use arc_swap::ArcSwap;
 use base::id::CATALOG_SHARD;
-use base::{LogIndex, ReplicaId, ShardId, Term};
+use base::{Generation, LogIndex, ReplicaId, ShardId, Term};
 use bytes::Bytes;
 use parking_lot::Mutex;
-use storage::{Fault, KeyspaceName, KvBatch, LogBatch};
+use storage::{Fault, KeyspaceName, KvBatch, LogBatch, ReplicaLogState};
 use tokio::sync::oneshot;
 
 use crate::fault::FaultLatch;
@@ -40,6 +40,8 @@ pub(crate) struct Inner<S: StateMachine, C: StateMachine> {
     catalog: ArcSwap<Option<Running<C>>>,
     /// Creating and dropping replicas happens one at a time.
     pub(crate) changing: tokio::sync::Mutex<()>,
+    /// The newest generation that was given to a snapshot on its way, for each replica.
+    generations: Mutex<BTreeMap<ReplicaId, Generation>>,
     stop_flushing: Mutex<Option<oneshot::Sender<()>>>,
 }
 
@@ -80,6 +82,7 @@ impl<S: StateMachine, C: StateMachine> HostOf<S, C> {
                 shards: ArcSwap::default(),
                 catalog: ArcSwap::default(),
                 changing: tokio::sync::Mutex::new(()),
+                generations: Mutex::default(),
                 stop_flushing: Mutex::new(None),
             }),
         };
@@ -99,6 +102,10 @@ impl<S: StateMachine, C: StateMachine> HostOf<S, C> {
             })
             .collect();
         open::remove_orphans(&node, named).await?;
+        for (replica, state) in take_superseded(&mut found) {
+            let name = KeyspaceName { shard: state.shard, replica, generation: state.generation };
+            open::remove(&node, name).await?;
+        }
         for (replica, state) in found {
             match state.shard {
                 CATALOG_SHARD => host.list_catalog(open::open(&node, replica, &state, true)?),
@@ -297,6 +304,14 @@ impl<S: StateMachine, C: StateMachine> HostOf<S, C> {
 }
 
 impl<S: StateMachine, C: StateMachine> Inner<S, C> {
+    /// A generation above the `current` one, and above every one that an earlier attempt got.
+    pub(crate) fn new_generation(&self, replica: ReplicaId, current: Generation) -> Generation {
+        let mut generations = self.generations.lock();
+        let newest = generations.entry(replica).or_insert(current);
+        *newest = current.max(*newest).next();
+        *newest
+    }
+
     fn flushed(&self) -> Vec<Arc<dyn Flushed>> {
         let shards = self.shards.load();
         let catalog = self.catalog.load();
@@ -318,6 +333,16 @@ impl<M: StateMachine> Clone for Running<M> {
 fn settle_log(node: &Node) -> storage::Result<()> {
     let mark = (OPENED_KEY.to_owned(), Bytes::from_static(b"1"));
     node.options.raft_log.write(LogBatch { replicas: Vec::new(), node: vec![mark] })
+}
+
+/// Takes out the replicas whose shard has a newer one here: a crash came before they were removed.
+fn take_superseded(found: &mut Vec<(ReplicaId, ReplicaLogState)>) -> Vec<(ReplicaId, ReplicaLogState)> {
+    let newest: BTreeMap<ShardId, ReplicaId> =
+        found.iter().map(|(replica, state)| (state.shard, *replica)).collect();
+    let is_superseded = |(replica, state): &mut (ReplicaId, ReplicaLogState)| {
+        newest.get(&state.shard).is_some_and(|newest| newest > replica)
+    };
+    found.extract_if(.., is_superseded).collect()
 }
 
 fn status<T>(shared: &Shared<T>) -> ReplicaStatus {

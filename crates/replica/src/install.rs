@@ -6,9 +6,9 @@
 use std::sync::Arc;
 
 use base::id::CATALOG_SHARD;
-use base::{Generation, LogIndex, NodeId, ReplicaId, ShardId};
+use base::{LogIndex, NodeId, ReplicaId, ShardId};
 use raft::eraftpb::{Message, MessageType};
-use storage::{Fault, KeyspaceName};
+use storage::{Fault, KeyspaceName, ReplicaLogState};
 
 use crate::host::HostOf;
 use crate::machine::StateMachine;
@@ -16,12 +16,13 @@ use crate::node::Node;
 use crate::open;
 use crate::snapshot::{Chunk, NotInstalled, SnapshotHeader};
 
-/// A snapshot on its way into a new generation of its replica's keyspace. Dropping it leaves an orphan, which the next
-/// attempt or the next start removes.
+/// A snapshot on its way into a generation of its replica's keyspace that no other attempt fills: leaders change, and the
+/// attempt of an earlier one may still be under way. Dropping it removes what it filled.
 pub struct SnapshotReceiver {
     node: Arc<Node>,
     header: SnapshotHeader,
     name: KeyspaceName,
+    installed: bool,
 }
 
 impl SnapshotReceiver {
@@ -34,26 +35,39 @@ impl SnapshotReceiver {
     }
 }
 
+impl Drop for SnapshotReceiver {
+    fn drop(&mut self) {
+        if self.installed {
+            return;
+        }
+        let (node, name) = (self.node.clone(), self.name);
+        self.node.options.spawner.blocking(Box::new(move || {
+            if let Err(fault) = node.options.store.drop_keyspace(name) {
+                node.latch.set(fault.context("removing an unfinished snapshot"));
+            }
+        }));
+    }
+}
+
 /// What a replica on this node is and how far it is.
 struct Present {
-    replica: ReplicaId,
-    generation: Generation,
+    name: KeyspaceName,
     commit: LogIndex,
 }
 
 impl<S: StateMachine, C: StateMachine> HostOf<S, C> {
-    /// Takes a message of a peer on node `from`. One for a replica that is not here is answered with the wish for a
-    /// snapshot when it is an append: the leader learns that there is nothing yet. A heartbeat is answered as well,
-    /// without a word on what it asks: where the append was lost, that is what makes the leader send another one.
+    /// Takes a message of a peer on node `from`. For a replica that is not here, an append is answered with the wish for a
+    /// snapshot: the leader learns that there is nothing yet. A heartbeat is answered, too, but proves nothing: an append
+    /// or its answer may have been lost, and a leader tries again only when it hears something.
     pub fn receive(&self, from: NodeId, shard: ShardId, message: Message) {
         let to = ReplicaId(message.to);
         let here = match shard {
             CATALOG_SHARD => match self.catalog() {
-                Some(handle) if handle.replica() == to => return handle.receive(message),
+                Some(handle) if handle.replica() == to => return handle.receive(from, message),
                 other => other.map(|handle| handle.replica()),
             },
             _ => match self.shard(shard) {
-                Some(handle) if handle.replica() == to => return handle.receive(message),
+                Some(handle) if handle.replica() == to => return handle.receive(from, message),
                 other => other.map(|handle| handle.replica()),
             },
         };
@@ -61,78 +75,124 @@ impl<S: StateMachine, C: StateMachine> HostOf<S, C> {
         if here.is_some_and(|replica| replica > to) {
             return;
         }
-        let (msg_type, reject) = match message.get_msg_type() {
-            MessageType::MsgAppend => (MessageType::MsgAppendResponse, true),
-            MessageType::MsgHeartbeat => (MessageType::MsgHeartbeatResponse, false),
-            _ => return,
-        };
-        let answer = Message {
-            msg_type,
-            from: message.to,
-            to: message.from,
-            term: message.term,
-            index: message.index,
-            reject,
-            ..Message::default()
-        };
-        self.inner.node.options.transport.send(from, shard, vec![answer]);
+        if let Some(answer) = answer_of_one_that_is_not_here(&message) {
+            self.inner.node.options.transport.send(from, shard, vec![answer]);
+        }
     }
 
     /// Begins to receive a snapshot.
     pub async fn begin_snapshot(&self, header: SnapshotHeader) -> Result<SnapshotReceiver, NotInstalled> {
-        let present = self.present(header.shard);
-        let generation = match &present {
-            Some(present) if present.replica == header.to => {
+        let current = match self.present(header.shard) {
+            Some(present) if present.name.replica == header.to => {
                 check_needed(&header, present.commit)?;
-                present.generation.next()
+                present.name.generation
             }
-            Some(present) if present.replica > header.to => return Err(NotInstalled::Damaged),
+            Some(present) if present.name.replica > header.to => return Err(NotInstalled::Damaged),
+            // Above that of a replica that is being created here: its shard's first message may come before that is done.
             _ => open::FIRST_GENERATION,
         };
+        let generation = self.inner.new_generation(header.to, current);
         let name = KeyspaceName { shard: header.shard, replica: header.to, generation };
         let node = self.inner.node.clone();
-        node.blocking(move |store| {
-            // What an earlier attempt left.
-            store.drop_keyspace(name)?;
-            store.create_keyspace(name)
-        })
-        .await
-        .map_err(|fault| stop(&node, fault))?;
-        Ok(SnapshotReceiver { node, header, name })
+        let receiver = SnapshotReceiver { node: node.clone(), header, name, installed: false };
+        node.blocking(move |store| store.create_keyspace(name)).await.map_err(|fault| stop(&node, fault))?;
+        Ok(receiver)
     }
 
-    /// Puts a snapshot that came whole in the place of whatever the replica had. On return: fsynced and running. The
-    /// message tells the sender's replica how far this one is.
-    pub async fn install_snapshot(&self, receiver: SnapshotReceiver) -> Result<Message, NotInstalled> {
-        let SnapshotReceiver { header, name, .. } = receiver;
+    /// Puts a snapshot that came whole in the place of whatever the replica had, or of an older replica of the shard. On
+    /// return: fsynced and running. The message tells the sender's replica how far this one is.
+    pub async fn install_snapshot(&self, mut receiver: SnapshotReceiver) -> Result<Message, NotInstalled> {
+        let (header, name) = (receiver.header.clone(), receiver.name);
         let _changing = self.inner.changing.lock().await;
-        if let Some(present) = self.present(header.shard) {
-            if present.replica == header.to {
-                check_needed(&header, present.commit)?;
-                if present.generation.next() != name.generation {
+        let present = self.present(header.shard);
+        let older = match present.map(|present| (present.name, present.commit)) {
+            Some((here, _)) if here.replica > header.to => return Err(NotInstalled::Damaged),
+            Some((here, commit)) if here.replica == header.to => {
+                check_needed(&header, commit)?;
+                if here.generation >= name.generation {
                     return Err(NotInstalled::Damaged);
                 }
+                None
             }
-            self.stop_replica(header.shard).await;
+            Some((here, _)) => Some(here),
+            None => None,
+        };
+        self.stop_replica(header.shard).await;
+        let node = &self.inner.node;
+        if older.is_none() && self.goes_on(&header).map_err(|fault| stop(node, fault))? {
+            return Err(NotInstalled::NotNeeded(Box::new(header.acknowledgement(header.index))));
         }
-        self.replace(name, &header).await.map_err(|fault| stop(&self.inner.node, fault))?;
+        receiver.installed = true;
+        self.replace(name, &header, older).await.map_err(|fault| stop(node, fault))?;
         Ok(header.acknowledgement(header.index))
     }
 
-    async fn replace(&self, name: KeyspaceName, header: &SnapshotHeader) -> storage::Result<()> {
+    /// Opens the replica, which was stopped, as it was when its log has the last entry that the snapshot covers: it may have
+    /// acknowledged entries after that, which the snapshot would take away.
+    fn goes_on(&self, header: &SnapshotHeader) -> storage::Result<bool> {
         let node = &self.inner.node;
-        let state = open::replace(node, name, header).await?;
-        match header.shard {
-            CATALOG_SHARD => self.list_catalog(open::open(node, header.to, &state, true)?),
-            shard => self.list_shard(shard, open::open(node, header.to, &state, true)?),
+        let Some(state) = node.options.raft_log.state(header.to)? else { return Ok(false) };
+        let bounds = node.options.raft_log.bounds(header.to)?;
+        if bounds.is_none_or(|(first, last)| header.index < first || header.index > last) {
+            return Ok(false);
+        }
+        let entries = node.options.raft_log.entries(header.to, header.index, header.index.next(), 1)?;
+        if entries.first().is_none_or(|entry| entry.term != header.index_term) {
+            return Ok(false);
+        }
+        self.open_and_list(header.shard, header.to, &state)?;
+        Ok(true)
+    }
+
+    fn open_and_list(
+        &self,
+        shard: ShardId,
+        replica: ReplicaId,
+        state: &ReplicaLogState,
+    ) -> storage::Result<()> {
+        let node = &self.inner.node;
+        match shard {
+            CATALOG_SHARD => self.list_catalog(open::open(node, replica, state, true)?),
+            shard => self.list_shard(shard, open::open(node, replica, state, true)?),
         }
         Ok(())
     }
 
+    async fn replace(
+        &self,
+        name: KeyspaceName,
+        header: &SnapshotHeader,
+        older: Option<KeyspaceName>,
+    ) -> storage::Result<()> {
+        let node = &self.inner.node;
+        let state = open::replace(node, name, header).await?;
+        self.open_and_list(header.shard, header.to, &state)?;
+        match older {
+            Some(older) => open::remove(node, older).await,
+            None => Ok(()),
+        }
+    }
+
     fn present(&self, shard: ShardId) -> Option<Present> {
         let status = self.replicas().into_iter().find(|status| status.name.shard == shard)?;
-        let name = status.name;
-        Some(Present { replica: name.replica, generation: name.generation, commit: status.commit })
+        Some(Present { name: status.name, commit: status.commit })
+    }
+}
+
+fn answer_of_one_that_is_not_here(message: &Message) -> Option<Message> {
+    let answer = |msg_type| Message {
+        msg_type,
+        from: message.to,
+        to: message.from,
+        term: message.term,
+        ..Message::default()
+    };
+    match message.get_msg_type() {
+        MessageType::MsgAppend => {
+            Some(Message { index: message.index, reject: true, ..answer(MessageType::MsgAppendResponse) })
+        }
+        MessageType::MsgHeartbeat => Some(answer(MessageType::MsgHeartbeatResponse)),
+        _ => None,
     }
 }
 

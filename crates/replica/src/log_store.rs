@@ -14,6 +14,8 @@ use raft::eraftpb::{ConfState, Entry, EntryType, HardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, StorageError};
 use storage::{Fault, LogEntry, RaftLog};
 
+#[cfg(feature = "bugs")]
+use crate::bugs::Bug;
 use crate::fault::FaultLatch;
 
 /// Entries read from disk at a time while a replica is opened, in bytes.
@@ -30,6 +32,8 @@ pub(crate) struct LogStore {
     last: (LogIndex, Term),
     /// Replicas that need entries which are compacted away.
     behind: Mutex<BTreeSet<ReplicaId>>,
+    #[cfg(feature = "bugs")]
+    pub(crate) bug: Option<Bug>,
 }
 
 /// What [`LogStore::open`] needs to know.
@@ -58,6 +62,8 @@ impl LogStore {
             cache: VecDeque::new(),
             last: truncated,
             behind: Mutex::default(),
+            #[cfg(feature = "bugs")]
+            bug: None,
         };
         let mut next = applied.next();
         while next <= last {
@@ -78,6 +84,12 @@ impl LogStore {
         Ok(store)
     }
 
+    /// Puts a bug back.
+    #[cfg(feature = "bugs")]
+    pub(crate) fn with_bug(self, bug: Option<Bug>) -> LogStore {
+        LogStore { bug, ..self }
+    }
+
     /// Index and term of the last entry that is compacted away.
     pub(crate) fn truncated(&self) -> (LogIndex, Term) {
         self.truncated
@@ -87,8 +99,13 @@ impl LogStore {
     pub(crate) fn append(&mut self, entries: &[Entry]) {
         let Some(first) = entries.first() else { return };
         assert!(first.index <= self.last.0.get() + 1, "a Raft log has no holes");
-        while self.cache.pop_back_if(|cached| cached.index >= first.index).is_some() {}
-        self.cache.extend(entries.iter().cloned());
+        #[cfg(feature = "bugs")]
+        let keeps = self.bug == Some(Bug::CacheKeepsTruncated);
+        #[cfg(not(feature = "bugs"))]
+        let keeps = false;
+        while !keeps && self.cache.pop_back_if(|cached| cached.index >= first.index).is_some() {}
+        let cached = self.cache.back().map_or(0, |cached| cached.index);
+        self.cache.extend(entries.iter().filter(|entry| entry.index > cached).cloned());
         if let Some(last) = entries.last() {
             self.last = (LogIndex(last.index), Term(last.term));
         }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use base::id::CATALOG_SHARD;
 use base::{Generation, HybridClock, LogIndex, ReplicaId, ShardId, Term};
 use raft::eraftpb::HardState;
-use storage::{Fault, KeyspaceName, KvBatch, LogBatch, ReplicaLogState, ReplicaWrites};
+use storage::{Fault, KeyspaceName, KvBatch, LogBatch, LogEntry, ReplicaLogState, ReplicaWrites};
 
 use crate::entry;
 use crate::group::Group;
@@ -26,7 +26,11 @@ use crate::trace::Event;
 
 /// The initial state of a replica stands where the first entry of its log would: entries begin after it.
 const INITIAL_INDEX: LogIndex = LogIndex(1);
+/// The key of the node in the Raft log that names the keyspace which a snapshot was last installed into.
+const INSTALLING_KEY: &str = "installing";
 const INITIAL_TERM: Term = Term(1);
+/// The kind of entries that carry changes of keys; the others change the membership.
+const NORMAL: u8 = 0;
 pub(crate) const FIRST_GENERATION: Generation = Generation(1);
 
 /// An opened replica, its owner loop running.
@@ -75,8 +79,17 @@ pub(crate) async fn replace(
     header: &SnapshotHeader,
 ) -> storage::Result<ReplicaLogState> {
     let index = header.index;
+    // A crash after the next step leaves a keyspace that looks as if it had been in use.
+    let note = (INSTALLING_KEY.to_owned(), name.to_string().into());
+    node.write_log(LogBatch { replicas: Vec::new(), node: vec![note] }).await?;
+    #[cfg(feature = "bugs")]
+    let forgets = node.has_bug(crate::bugs::Bug::SnapshotWithoutIndex);
+    #[cfg(not(feature = "bugs"))]
+    let forgets = false;
     node.blocking(move |store| {
-        store.apply(name, &KvBatch::default(), index)?;
+        if !forgets {
+            store.apply(name, &KvBatch::default(), index)?;
+        }
         store.flush()
     })
     .await?;
@@ -113,12 +126,18 @@ pub(crate) async fn remove(node: &Arc<Node>, name: KeyspaceName) -> storage::Res
 }
 
 /// Removes keyspaces that no replica's log state names: what a crash left of creating or removing a replica. Faults,
-/// and removes nothing, when the Raft log must have lost replicas: a catalog is never removed once it was in use.
+/// and removes nothing, when the Raft log must have lost replicas: the catalog is never removed once it was in use, unless
+/// a snapshot takes its place.
 pub(crate) async fn remove_orphans(node: &Arc<Node>, named: Vec<KeyspaceName>) -> storage::Result<()> {
+    let installing = node.options.raft_log.node_value(INSTALLING_KEY)?;
+    let has_catalog = named.iter().any(|name| name.shard == CATALOG_SHARD);
     node.blocking(move |store| {
         let mut orphans = store.keyspaces()?;
         orphans.retain(|name| !named.contains(name));
-        for name in orphans.iter().filter(|name| name.shard == CATALOG_SHARD) {
+        let was_in_use = |name: &&KeyspaceName| {
+            !has_catalog && name.shard == CATALOG_SHARD && installing != Some(name.to_string().into())
+        };
+        for name in orphans.iter().filter(was_in_use) {
             let applied = store.applied_index(*name)?;
             if applied > INITIAL_INDEX {
                 return Err(Fault::corruption(format!(
@@ -162,6 +181,10 @@ fn open_named<M: StateMachine>(
     let clock =
         HybridClock::starting_above(newest_timestamp(node, name.replica, state, &membership, &range)?);
     let silent = restarted && membership.voters != [name.replica];
+    #[cfg(feature = "bugs")]
+    let silent = silent && !node.has_bug(crate::bugs::Bug::VoteAfterRestart);
+    #[cfg(feature = "bugs")]
+    let log = log.with_bug(node.options.bug);
     let group = Group::new(name.replica, log, range.applied, silent, node.options.entropy.as_ref())?;
     let published = M::load_state(view.as_ref())?;
     let shared =
@@ -245,7 +268,7 @@ fn open_log(
 }
 
 /// The newest commit timestamp in the log, compacted entries included. Timestamps increase with the index, so the last
-/// entry that has one has the newest.
+/// entry that has one has the newest: neither the first of a term nor a change of the membership does.
 fn newest_timestamp(
     node: &Node,
     replica: ReplicaId,
@@ -256,10 +279,14 @@ fn newest_timestamp(
     let mut index = range.last;
     while index > state.truncated_index {
         let entries = node.options.raft_log.entries(replica, index, index.next(), usize::MAX)?;
-        if let Some(last) = entries.last().filter(|last| !last.data.is_empty()) {
+        if let Some(last) = entries.last().filter(|last| carries_changes(last)) {
             return Ok(entry::check_header(&last.data)?.max(membership.last_timestamp));
         }
         index = LogIndex(index.get() - 1);
     }
     Ok(membership.last_timestamp)
+}
+
+fn carries_changes(entry: &LogEntry) -> bool {
+    entry.kind == NORMAL && !entry.data.is_empty()
 }

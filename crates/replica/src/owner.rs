@@ -6,15 +6,17 @@
 //! was evaluated; nothing is evaluated before the first entry of the leader's own term is applied; bytes proposed and not
 //! applied stay below a limit (plus one turn).
 
+#[cfg(feature = "bugs")]
+mod mischief;
 pub(crate) mod peers;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use base::limits::{ENTRY_BYTES_MAX, MAILBOX_REQUESTS_MAX, SHARD_IN_FLIGHT_BYTES_MAX};
-use base::{Code, Error, Generation, HybridClock, LogIndex, ShardId, Term};
+use base::{Code, Error, Generation, HybridClock, LogIndex, NodeId, ReplicaId, ShardId, Term};
 use raft::eraftpb::{Entry, EntryType};
 use storage::{Fault, KvBatch, LogBatch, ReplicaLogState, ReplicaWrites};
 use tokio::sync::mpsc;
@@ -81,11 +83,15 @@ pub(crate) struct Owner<M: StateMachine> {
     /// What peers send and administrators ask.
     control: mpsc::Receiver<Control>,
     controls: Vec<Control>,
+    /// Where replicas are that wrote to this one and that its membership does not have.
+    strangers: BTreeMap<ReplicaId, NodeId>,
     ticks: u64,
     leaderless_ticks: u64,
     stopping_ticks: u64,
     /// The term in which this replica tried to hand its role over.
     handed_over: Option<Term>,
+    #[cfg(feature = "bugs")]
+    mischief: mischief::Mischief,
 }
 
 /// What [`Owner::new`] needs.
@@ -149,10 +155,13 @@ impl<M: StateMachine> Owner<M> {
             changing: Vec::new(),
             control,
             controls: Vec::new(),
+            strangers: BTreeMap::new(),
             ticks: 0,
             leaderless_ticks: 0,
             stopping_ticks: 0,
             handed_over: None,
+            #[cfg(feature = "bugs")]
+            mischief: mischief::Mischief::default(),
         }
     }
 
@@ -254,6 +263,8 @@ impl<M: StateMachine> Owner<M> {
         while let Some((_, bytes)) = self.in_flight.pop_front_if(|(index, _)| *index <= applied) {
             self.in_flight_bytes -= bytes;
         }
+        #[cfg(feature = "bugs")]
+        let applied = applied.min(self.group.commit());
         self.group.applied(applied);
         // The library hands out as committed only what is durable here, so all of it can be read back.
         self.group.log_mut().evict(applied);
@@ -280,6 +291,8 @@ impl<M: StateMachine> Owner<M> {
         self.send_snapshots(&work)?;
         self.note_proofs(&work);
         if let Some(logging) = work.logging {
+            #[cfg(feature = "bugs")]
+            self.apply_early(&logging);
             self.log(logging);
         }
         if !work.committed.is_empty() {
@@ -298,7 +311,7 @@ impl<M: StateMachine> Owner<M> {
         }
         if let Some(lost) = self.leading.take() {
             self.shared.lease.revoke();
-            self.overlay.clear();
+            self.forget_proposals();
             self.trace(|| Event::Stepped { term: lost.term });
             let error = Error::new(
                 Code::INTERRUPTED_DUE_TO_REPL_STATE_CHANGE,
@@ -310,6 +323,8 @@ impl<M: StateMachine> Owner<M> {
             self.drop_unproven(&error);
         }
         if self.group.leads() {
+            #[cfg(feature = "bugs")]
+            self.serve_early();
             let first = self.group.last_index();
             self.leading = Some(Leading { term, from: first, evaluating: false });
             self.trace(|| Event::Leads { term, first });
@@ -329,14 +344,17 @@ impl<M: StateMachine> Owner<M> {
             .into_iter()
             .map(|entries| (replica, ReplicaWrites { entries, ..ReplicaWrites::default() }))
             .collect();
-        if vote {
-            let state = Some(self.log_state());
+        #[cfg(not(feature = "bugs"))]
+        let state = vote.then(|| self.log_state());
+        #[cfg(feature = "bugs")]
+        let state = self.buggy_state(vote);
+        if state.is_some() {
             writes.push((replica, ReplicaWrites { state, ..ReplicaWrites::default() }));
         }
         self.submit(writes, Some(number));
     }
 
-    fn submit(&mut self, replicas: Vec<(base::ReplicaId, ReplicaWrites)>, number: Option<u64>) {
+    fn submit(&mut self, replicas: Vec<(ReplicaId, ReplicaWrites)>, number: Option<u64>) {
         count(&self.node.metrics.log_batches, 1);
         let (node, shared) = (self.node.clone(), self.shared.clone());
         let done = Box::new(move |result| match (result, number) {
@@ -388,6 +406,8 @@ impl<M: StateMachine> Owner<M> {
             };
             committed.push(Committed { index, change });
         }
+        #[cfg(feature = "bugs")]
+        committed.retain(|committed| Some(committed.index) > self.mischief.applied_early);
         self.applier.submit(committed);
         self.answer_changes(index);
         if self.leading.as_ref().is_some_and(|leading| index >= leading.from) && self.group.is_sole_voter() {
@@ -440,6 +460,11 @@ impl<M: StateMachine> Owner<M> {
             if reply.is_err() {
                 batch.ops.clear();
             }
+            #[cfg(feature = "bugs")]
+            if batch.is_empty() && self.node.has_bug(Bug::DuplicateFromUncommitted) {
+                send(request.answer, reply);
+                continue;
+            }
             if batch.is_empty() && !leased {
                 draft.unproven.push((request.answer, reply));
                 continue;
@@ -467,6 +492,7 @@ impl<M: StateMachine> Owner<M> {
         };
         leading.evaluating = true;
         let from = leading.from;
+        #[cfg(not(feature = "bugs"))]
         assert!(self.overlay.is_empty(), "evaluation begins with nothing proposed");
         self.machine.reset(OverlayReader::new(view, &self.overlay))?;
         self.trace(|| Event::Evaluates { from });
@@ -554,6 +580,15 @@ impl<M: StateMachine> Owner<M> {
         }
     }
 
+    /// What was proposed may never commit.
+    fn forget_proposals(&mut self) {
+        #[cfg(feature = "bugs")]
+        if self.node.has_bug(Bug::EvaluateAgainstDropped) {
+            return;
+        }
+        self.overlay.clear();
+    }
+
     /// The group refused a proposal: evaluation starts afresh from the store once everything proposed is applied.
     fn drop_proposal(&mut self, answers: Answers<M::Reply>) {
         let error = Error::new(Code::NOT_WRITABLE_PRIMARY, CHANGING);
@@ -615,9 +650,9 @@ impl<M: StateMachine> Owner<M> {
         !stopping && self.inbox.is_empty() && (self.may_evaluate() || refuses)
     }
 
-    /// A learner as well hears of a message that was lost only by what follows it.
+    /// A leader that is alone has nobody to send heartbeats to. Learners need them: what was lost is sent again then.
     fn needs_ticks(&self) -> bool {
-        self.leading.is_none() || !self.group.is_alone()
+        self.leading.is_none() || self.membership.nodes.len() > 1
     }
 
     fn is_finished(&self) -> bool {

@@ -30,10 +30,14 @@ impl Router {
         loop {
             let replica = self.catalog_replica();
             let (applied, leader) = (replica.applied_index(), replica.leader());
-            let pending = self.reconcile().await.unwrap_or_else(|error| {
-                tracing::warn!(%error, "this node is not yet what the catalog says");
-                true
-            });
+            let pending = match self.reconcile().await {
+                Ok(pending) => pending,
+                Err(error) => {
+                    tracing::warn!(%error, "this node is not yet what the catalog says");
+                    tokio::time::sleep(PENDING_INTERVAL).await;
+                    true
+                }
+            };
             let pause = if pending { PENDING_INTERVAL } else { LOOK_INTERVAL };
             tokio::select! {
                 () = replica.changed(applied, leader) => {}

@@ -1,22 +1,22 @@
-//! What must hold at the end of a run, when the last process has started after the last crash.
+//! What must hold of the answers, and of what a replica holds at the end of a run.
 //!
 //! Each check adds a sentence to the violations when it fails.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use base::{LogIndex, ReplicaId};
+use base::{LogIndex, ReplicaId, ShardId};
 use bson::Document;
 use bytes::Bytes;
 use query::encoding::{decode_document, document_range};
 use query::execute::validate;
 use query::state::ShardState;
 use replica::entry;
-use storage::{Direction, KeyRange, KvBatch, View};
+use storage::{Direction, KvBatch, View};
 
-use crate::client::list_items;
-use crate::history::History;
-use crate::node::initial_state;
+use crate::groups::{SHARD, initial_state};
+use crate::history::{History, Holding};
 use crate::register::is_linearizable;
+use crate::request::list_items;
 
 /// The history against itself: reads among each other and with the writes that were answered.
 pub(crate) fn check_answers(history: &mut History) {
@@ -26,13 +26,41 @@ pub(crate) fn check_answers(history: &mut History) {
             found.push(format!("{name} is not linearizable: {operations:?}"));
         }
     }
-    for seat in history.refused_seats.difference(&history.taken_seats) {
-        found.push(format!("seat {seat} was refused as a duplicate, but nobody ever had it"));
+    for (name, read) in &history.counter_reads {
+        let increments = history.increments.get(name).map(Vec::as_slice).unwrap_or_default();
+        let least = increments.iter().filter(|(_, answered)| *answered < read.invoked).count() as i64;
+        let most = increments.iter().filter(|(invoked, _)| *invoked < read.answered).count() as i64;
+        if !(least..=most).contains(&read.value) {
+            found.push(format!("{name} was read as {}, not between {least} and {most}", read.value));
+        }
     }
+    check_seats(history, &mut found);
     history.violations.append(&mut found);
 }
 
-/// The documents in the store against the answers.
+/// A seat is held by one document at a time, and refused only while one may hold it.
+fn check_seats(history: &History, found: &mut Vec<String>) {
+    for (seat, holdings) in &history.holdings {
+        for (at, one) in holdings.iter().enumerate() {
+            let surely = |one: &Holding, other: &Holding| {
+                one.insert_answered < other.delete_invoked && other.insert_answered < one.delete_invoked
+            };
+            for other in holdings.iter().skip(at + 1).filter(|other| surely(one, other)) {
+                found.push(format!("seat {seat} was given to {} and {}", one.document, other.document));
+            }
+        }
+    }
+    for (seat, invoked, answered) in &history.refusals {
+        let holdings = history.holdings.get(seat).map(Vec::as_slice).unwrap_or_default();
+        let may_hold =
+            |holding: &&Holding| holding.insert_invoked < *answered && *invoked < holding.delete_answered;
+        if !holdings.iter().any(|holding| may_hold(&holding)) {
+            found.push(format!("seat {seat} was refused, but nobody had it"));
+        }
+    }
+}
+
+/// The documents in a store against the answers.
 pub(crate) fn check_documents(history: &mut History, view: &dyn View) {
     let documents = match read_documents(view) {
         Ok(documents) => documents,
@@ -46,7 +74,8 @@ pub(crate) fn check_documents(history: &mut History, view: &dyn View) {
             None => found.push(format!("{id} was acknowledged and is lost")),
         }
     }
-    for id in documents.keys().filter(|id| !history.documents.contains_key(*id)) {
+    let is_known = |id: &String| history.documents.contains_key(id) || history.doubtful.contains_key(id);
+    for id in documents.keys().filter(|id| !is_known(id)) {
         let deleted = history.deleted.contains(id);
         found.push(format!(
             "{id} is there although {}",
@@ -55,9 +84,9 @@ pub(crate) fn check_documents(history: &mut History, view: &dyn View) {
     }
     for (name, document) in &documents {
         if name.starts_with("counter") {
-            let expected = history.increments.get(name).copied().unwrap_or(0);
+            let expected = history.increments.get(name).map_or(0, Vec::len) as i64;
             let stored = document.get_i64("n").unwrap_or(-1);
-            if u64::try_from(stored) != Ok(expected) {
+            if stored != expected {
                 found.push(format!("{name} is {stored} after {expected} increments"));
             }
         } else if name.starts_with("list") {
@@ -76,14 +105,29 @@ fn check_list(history: &History, name: &str, items: &[i64], found: &mut Vec<Stri
     if !sorted.iter().eq(appends.keys()) {
         found.push(format!("{name} holds {items:?}; appended were {:?}", appends.keys()));
     }
-    for (_, began, read) in history.list_reads.iter().filter(|(list, _, _)| list == name) {
-        if !items.starts_with(read) {
-            found.push(format!("a read of {name} saw {read:?}, which is no prefix of {items:?}"));
+    for (_, read) in history.list_reads.iter().filter(|(list, _)| list == name) {
+        if !items.starts_with(&read.value) {
+            found.push(format!("a read of {name} saw {:?}, which is no prefix of {items:?}", read.value));
         }
-        let missed = appends.iter().find(|(element, answered)| *answered < began && !read.contains(element));
-        if let Some((element, _)) = missed {
+        let is_missed =
+            |(element, answered): &(&i64, &u64)| **answered < read.invoked && !read.value.contains(element);
+        if let Some((element, _)) = appends.iter().find(is_missed) {
             found.push(format!("a read of {name} missed {element}, which was answered before"));
         }
+    }
+    for ((replica, _, _), seen) in history.behind.iter().filter(|((_, _, list), _)| list == name) {
+        if !items.starts_with(seen) {
+            found.push(format!("{replica} showed {seen:?} in {name}, which is no prefix of {items:?}"));
+        }
+    }
+}
+
+/// The catalog against the answers.
+pub(crate) fn check_collections(history: &mut History, found: &BTreeSet<String>) {
+    let lost: Vec<_> = history.collections.difference(found).cloned().collect();
+    let invented: Vec<_> = found.difference(&history.doubtful_collections).cloned().collect();
+    if !lost.is_empty() || !invented.is_empty() {
+        history.violation(format!("the catalog has lost {lost:?} and invented {invented:?}"));
     }
 }
 
@@ -96,34 +140,28 @@ pub(crate) fn check_indexes(history: &mut History, state: &ShardState, view: &dy
     }
 }
 
-/// The store against everything that was ever logged, applied from the start.
+/// A store against everything that was ever committed, applied from the start.
 pub(crate) fn check_replay(
     history: &mut History,
+    shard: ShardId,
     replica: ReplicaId,
-    logged: &BTreeMap<u64, Bytes>,
-    applied: LogIndex,
-    view: &dyn View,
+    committed: &[(LogIndex, Bytes)],
+    stored: &BTreeMap<Bytes, Bytes>,
 ) {
     let mut model = BTreeMap::new();
-    if replica == crate::node::REPLICA {
+    if shard == SHARD {
         apply(&mut model, initial_state().initial_batch());
     }
-    for (index, data) in logged.iter().filter(|(index, data)| **index <= applied.get() && !data.is_empty()) {
+    for (index, data) in committed.iter().filter(|(_, data)| !data.is_empty()) {
         match entry::decode(data) {
             Ok(entry) => apply(&mut model, entry.batch),
             Err(fault) => return history.violation(format!("entry {index} of {replica}: {fault}")),
         }
     }
-    let everything = view.scan(KeyRange::prefix(Bytes::new()), Direction::Forward);
-    let stored: storage::Result<BTreeMap<Bytes, Bytes>> = everything.collect();
-    match stored {
-        Ok(stored) if stored == model => {}
-        Ok(stored) => {
-            let differs = |key: &&Bytes| stored.get(*key) != model.get(*key);
-            let first = stored.keys().chain(model.keys()).find(differs);
-            history.violation(format!("the store of {replica} is no replay of its log: first at {first:?}"));
-        }
-        Err(fault) => history.violation(format!("reading the store of {replica}: {fault}")),
+    if *stored != model {
+        let differs = |key: &&Bytes| stored.get(*key) != model.get(*key);
+        let first = stored.keys().chain(model.keys()).find(differs);
+        history.violation(format!("the store of {replica} is no replay of its log: first at {first:?}"));
     }
 }
 

@@ -1,58 +1,89 @@
-//! Clients: each runs a number of operations one after the other, and sends every write again until it is answered.
+//! Clients: each runs operations one after the other, and sends every write again, to this node or that, until it is
+//! answered.
 //!
 //! Writes carry a session and a transaction number, so that sending again must be harmless; some are sent again although
 //! they were answered, and some twice at once. What clients are told goes into the history.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use base::{Code, Namespace, NodeId, ReplicaId, SessionId, ShardId};
+use base::id::CATALOG_SHARD;
+use base::{Code, Namespace, NodeId, ReplicaId, ShardId};
 use bson::{Bson, Document, doc};
-use bytes::Bytes;
 use catalog::Command;
-use document::filter::Filter;
-use document::update::Update;
-use document::{DocBuf, Value, Variables};
-use query::encoding::{decode_document, document_key};
-use query::evaluate::{
-    Candidates, Outcome, ReturnDocument, ShardCommand, ShardReply, Statement, StatementResult, WriteOp,
-    WriteRequest,
-};
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use query::encoding::decode_document;
+use query::evaluate::{Outcome, ShardCommand, ShardReply, StatementResult, WriteOp, WriteRequest};
+use replica::Host;
 
-use crate::history::{RegisterAction, RegisterOp};
-use crate::node::{EPOCH, SHARD, initial_state, sole_voter};
-use crate::register::OPERATIONS_MAX;
+use crate::groups::{SHARD, initial_state, sole_voter};
+use crate::history::{NEVER, Read, RegisterAction, RegisterOp};
+use crate::request::{deletion, insert, key_of, list_items, request, update};
+use crate::rpc::{NoAnswer, call};
 use crate::world::World;
 
 /// Documents of each shared kind.
 const SHARED: u64 = 3;
 /// Seats that inserted documents compete for.
-const SEATS: u64 = 40;
+const SEATS: u64 = 12;
+/// Seats from here on belong to the document whose name has the number.
+const CLAIM_SEATS: i64 = 100_000;
 /// Values of the index that is not unique.
 const TAGS: u64 = 5;
+/// Numbers of administrators' sessions begin here.
+const ADMINISTRATOR: u8 = 200;
 
 /// A client with a session of its own.
 pub(crate) struct Client {
     world: Arc<World>,
     number: u8,
     txn: i64,
-    /// The longest time between two of its operations, in microseconds.
-    pause_us: u64,
+    /// The longest time between two of its operations, in milliseconds.
+    pause_ms: u64,
+    /// How long it waits for one answer, in milliseconds.
+    patience_ms: u64,
+    /// Out of a hundred, how often it stays with a node that refused it.
+    stubborn_percent: u64,
+    /// The node that it talks to.
+    node: Mutex<NodeId>,
     /// Documents that it inserted and did not delete.
     own: Vec<String>,
     inserted: u64,
 }
 
 /// The names of the registers, counters and lists.
-pub(crate) fn shared_names() -> impl Iterator<Item = String> {
+fn shared_names() -> impl Iterator<Item = String> {
     ["register", "counter", "list"]
         .into_iter()
         .flat_map(|kind| (0..SHARED).map(move |at| format!("{kind}-{at}")))
 }
 
+/// Writes something to a group that goes through its Raft log, and waits until it is answered.
+pub(crate) async fn barrier(world: &Arc<World>, shard: ShardId) {
+    let mut client = Client::new(world.clone(), ADMINISTRATOR);
+    // Sessions of different barriers must not be taken for one another.
+    client.txn = i64::try_from(world.history.lock().now()).expect("counts up");
+    match shard {
+        CATALOG_SHARD => client.create_collection().await,
+        _ => client.touch().await,
+    }
+}
+
 impl Client {
     pub(crate) fn new(world: Arc<World>, number: u8) -> Client {
-        let pause_us = [1, 1_000, 20_000][usize::try_from(world.choose(3)).expect("three")];
-        Client { world, number, txn: 0, pause_us, own: Vec::new(), inserted: 0 }
+        let nodes: Vec<NodeId> = world.nodes.keys().copied().collect();
+        Client {
+            number,
+            txn: 0,
+            pause_ms: world.pick(&[10, 60, 300]),
+            patience_ms: world.pick(&[100, 1_000, 4_000]),
+            stubborn_percent: world.pick(&[0, 50, 95]),
+            node: Mutex::new(world.pick(&nodes)),
+            own: Vec::new(),
+            inserted: 0,
+            world,
+        }
     }
 
     /// Inserts the documents that all clients share.
@@ -60,61 +91,97 @@ impl Client {
         for name in shared_names() {
             let seat = i64::try_from(name.bytes().map(u64::from).sum::<u64>()).expect("small") + 1_000;
             let document = doc! { "_id": &name, "n": 0_i64, "items": [], "seat": seat, "tag": 0 };
-            let result = self.write(insert(&document)).await;
+            let (result, _) = self.write(insert(&document)).await;
             self.expect(&result, |outcome| *outcome == Outcome::Inserted, &format!("insert {name}"));
             self.world.history.lock().documents.insert(name, seat);
         }
     }
 
-    /// Runs `operations` operations drawn at random.
-    pub(crate) async fn run(&mut self, operations: u64) {
-        for _ in 0..operations {
-            self.world.pause(self.pause_us).await;
-            match self.world.choose(16) {
-                0..=2 => self.write_register().await,
-                3..=5 => self.read_register().await,
-                6..=8 => self.increment().await,
-                9..=10 => self.append().await,
-                11 => self.read_list().await,
-                12..=13 => self.insert().await,
-                14 => self.delete().await,
-                _ if self.world.chance(50) => self.create_collection().await,
-                _ => self.use_a_shard_and_drop_it().await,
+    /// Runs operations drawn at random until the faults are over, and at least a few.
+    pub(crate) async fn run(&mut self) {
+        for done in 0.. {
+            if done >= self.world.options.operations && !self.world.is_faulting.load(Ordering::SeqCst) {
+                return;
             }
+            self.world.pause(self.pause_ms).await;
+            self.step().await;
             self.world.history.lock().answered += 1;
         }
+    }
+
+    async fn step(&mut self) {
+        if self.world.is_lull.load(Ordering::SeqCst) {
+            return self.read_register().await;
+        }
+        match self.world.choose(24) {
+            0..=3 => self.write_register().await,
+            4..=8 => self.read_register().await,
+            9..=10 => self.increment().await,
+            11 => self.read_counter().await,
+            12..=13 => self.append().await,
+            14 => self.read_list().await,
+            15 => self.read_list_behind().await,
+            16..=17 => self.insert().await,
+            18 => self.delete().await,
+            19..=22 => self.claim().await,
+            _ if self.world.chance(60) => self.create_collection().await,
+            _ => self.use_a_shard_and_drop_it().await,
+        }
+    }
+
+    fn now(&self) -> u64 {
+        self.world.history.lock().now()
     }
 
     async fn write_register(&mut self) {
         let name = self.pick("register");
         let value = i64::from(self.number) * 1_000_000 + self.txn + 1;
-        let invoked = self.world.history.lock().now();
-        let result = self.write(update(&name, doc! { "$set": { "n": value } })).await;
+        let invoked = self.now();
+        let (result, _) = self.write(update(&name, doc! { "$set": { "n": value } })).await;
         self.expect(&result, is_single_update, &format!("write {name}"));
         self.note_register(name, invoked, RegisterAction::Write(value));
     }
 
     async fn read_register(&mut self) {
         let name = self.pick("register");
-        let invoked = self.world.history.lock().now();
-        let document = self.read(&name).await;
-        match document.get("n") {
-            Some(Bson::Int64(value)) => self.note_register(name, invoked, RegisterAction::Read(*value)),
-            other => self.world.history.lock().violation(format!("{name} holds {other:?}")),
+        let invoked = self.now();
+        if let Some(value) = self.read_number(&name).await {
+            self.note_register(name, invoked, RegisterAction::Read(value));
         }
     }
 
     async fn increment(&mut self) {
         let name = self.pick("counter");
-        let result = self.write(update(&name, doc! { "$inc": { "n": 1_i64 } })).await;
+        let invoked = self.now();
+        // Nobody knows yet when it will be answered; a read may see it before.
+        let at = {
+            let mut history = self.world.history.lock();
+            let increments = history.increments.entry(name.clone()).or_default();
+            increments.push((invoked, NEVER));
+            increments.len() - 1
+        };
+        let (result, _) = self.write(update(&name, doc! { "$inc": { "n": 1_i64 } })).await;
         self.expect(&result, is_single_update, &format!("increment {name}"));
-        *self.world.history.lock().increments.entry(name).or_default() += 1;
+        let mut history = self.world.history.lock();
+        let answered = history.now();
+        let increments = history.increments.entry(name).or_default();
+        increments.get_mut(at).expect("pushed above").1 = answered;
+    }
+
+    async fn read_counter(&mut self) {
+        let name = self.pick("counter");
+        let invoked = self.now();
+        if let Some(value) = self.read_number(&name).await {
+            let mut history = self.world.history.lock();
+            let answered = history.now();
+            history.counter_reads.push((name, Read { invoked, answered, value }));
+        }
     }
 
     async fn append(&mut self) {
         let name = self.pick("list");
         let element = i64::from(self.number) * 1_000_000 + self.txn + 1;
-        let result = self.write(update(&name, doc! { "$push": { "items": element } })).await;
+        let (result, _) = self.write(update(&name, doc! { "$push": { "items": element } })).await;
         self.expect(&result, is_single_update, &format!("append to {name}"));
         let mut history = self.world.history.lock();
         let answered = history.now();
@@ -123,9 +190,34 @@ impl Client {
 
     async fn read_list(&mut self) {
         let name = self.pick("list");
-        let began = self.world.history.lock().now();
-        let items = list_items(&self.read(&name).await);
-        self.world.history.lock().list_reads.push((name, began, items));
+        let invoked = self.now();
+        let Some(document) = self.read_shared(&name).await else { return };
+        let mut history = self.world.history.lock();
+        let answered = history.now();
+        history.list_reads.push((name, Read { invoked, answered, value: list_items(&document) }));
+    }
+
+    /// Reads a list from any replica, which may be behind but never goes backwards.
+    async fn read_list_behind(&mut self) {
+        let name = self.pick("list");
+        let nodes: Vec<NodeId> = self.world.nodes.keys().copied().collect();
+        let node = self.world.pick(&nodes);
+        let (world, key) = (self.world.clone(), key_of(&name));
+        let boot = world.node(node).process().map_or(0, |process| process.boot);
+        let read = |host: Host| -> BoxFuture<'static, _> {
+            Box::pin(async move {
+                let Some(shard) = host.shard(SHARD) else { return Ok(()) };
+                let (view, _) = shard.read_behind().await?;
+                if let Ok(Some(value)) = view.get(&key) {
+                    let stored = decode_document(&key, &value).map_err(|fault| shard.report(fault))?;
+                    let items = list_items(&stored.document.to_document());
+                    world.note_behind(shard.replica(), boot, name, items);
+                }
+                Ok(())
+            })
+        };
+        // Nobody there, nothing seen.
+        let _ = call(&self.world, node, Some(self.patience_ms), read).await;
     }
 
     async fn insert(&mut self) {
@@ -133,16 +225,22 @@ impl Client {
         self.inserted += 1;
         let seat = i64::try_from(self.world.choose(SEATS)).expect("few seats");
         let tag = i64::try_from(self.world.choose(TAGS)).expect("few tags");
-        let result = self.write(insert(&doc! { "_id": &id, "tag": tag, "seat": seat })).await;
+        let invoked = self.now();
+        let (result, sent) = self.write(insert(&doc! { "_id": &id, "tag": tag, "seat": seat })).await;
         let mut history = self.world.history.lock();
+        let answered = history.now();
         match result.outcome {
             Ok(Outcome::Inserted) => {
-                history.taken_seats.insert(seat);
+                history.note_holding(&id, seat, invoked, answered);
                 history.documents.insert(id.clone(), seat);
                 self.own.push(id);
             }
             Err(error) if error.code == Code::DUPLICATE_KEY && error.message.contains("seat") => {
-                history.refused_seats.insert(seat);
+                history.refusals.push((seat, invoked, answered));
+                if sent > 1 {
+                    history.note_holding(&id, seat, invoked, NEVER);
+                    history.doubtful.insert(id, seat);
+                }
             }
             other => history.violation(format!("insert {id}: {other:?}")),
         }
@@ -150,15 +248,50 @@ impl Client {
 
     async fn delete(&mut self) {
         let Some(id) = self.own.pop() else { return };
-        let filter = Arc::new(id_filter(&id));
-        let candidates = candidates(&id);
-        let op = WriteOp::Delete { candidates, filter, multi: false, return_document: ReturnDocument::None };
-        let result = self.write(op).await;
+        let invoked = self.now();
+        let (result, _) = self.write(deletion(&id)).await;
         let is_one = |outcome: &Outcome| matches!(outcome, Outcome::Deleted { deleted: 1, .. });
         self.expect(&result, is_one, &format!("delete {id}"));
         let mut history = self.world.history.lock();
-        history.documents.remove(&id);
-        history.deleted.insert(id);
+        let answered = history.now();
+        history.note_release(&id, invoked, answered);
+    }
+
+    /// Races others to insert a document that nobody deletes. Whoever is refused must find it.
+    async fn claim(&mut self) {
+        if self.world.chance(40) {
+            self.world.history.lock().claim += 1;
+        }
+        let number = self.world.history.lock().claim;
+        let (id, seat) = (format!("claim-{number}"), CLAIM_SEATS + i64::try_from(number).expect("small"));
+        let (result, sent) = self.write(insert(&doc! { "_id": &id, "seat": seat, "tag": 0_i64 })).await;
+        match result.outcome {
+            Ok(Outcome::Inserted) => {
+                let before = self.world.history.lock().documents.insert(id.clone(), seat);
+                if before.is_some() {
+                    self.world.violation(format!("{id} was inserted twice"));
+                }
+            }
+            Err(error) if error.code == Code::DUPLICATE_KEY => {
+                if self.read(&id).await.is_none() {
+                    self.world.violation(format!("{id} was refused as a duplicate and is not there"));
+                }
+                if sent > 1 {
+                    self.world.history.lock().doubtful.insert(id, seat);
+                }
+            }
+            other => self.world.violation(format!("insert {id}: {other:?}")),
+        }
+    }
+
+    /// Changes a document that only administrators change.
+    async fn touch(&mut self) {
+        let id = format!("touched-{}", self.txn);
+        let seat = 2 * CLAIM_SEATS + self.txn;
+        self.world.history.lock().doubtful.insert(id.clone(), seat);
+        let (result, _) = self.write(insert(&doc! { "_id": &id, "seat": seat, "tag": 1_i64 })).await;
+        self.expect(&result, |outcome| *outcome == Outcome::Inserted, &format!("insert {id}"));
+        self.world.history.lock().documents.insert(id, seat);
     }
 
     async fn create_collection(&mut self) {
@@ -169,137 +302,167 @@ impl Client {
             uuid: [self.number; 16],
             options: Document::new(),
         };
+        self.world.history.lock().doubtful_collections.insert(name.clone());
         loop {
-            let Some(catalog) = self.world.process().and_then(|process| process.host.catalog()) else {
-                self.world.pause(10_000).await;
-                continue;
+            let (node, command) = (*self.node.lock(), command.clone());
+            let create = |host: Host| -> BoxFuture<'static, _> {
+                Box::pin(async move {
+                    let catalog = host.catalog().ok_or_else(not_here)?;
+                    catalog.write(command).await
+                })
             };
-            match catalog.write(command.clone()).await {
+            match call(&self.world, node, Some(self.patience_ms), create).await {
                 Ok(_) => break,
                 // The answer to an earlier sending was lost.
-                Err(error) if error.code == Code::NAMESPACE_EXISTS => break,
-                Err(error) => self.wait_after(&error).await,
+                Err(NoAnswer::Refused(error)) if error.code == Code::NAMESPACE_EXISTS => break,
+                Err(failure) => self.wait_after(&failure, CATALOG_SHARD).await,
             }
         }
         self.world.history.lock().collections.insert(name);
     }
 
-    /// Creates a shard, writes to it and drops it, each until it is answered.
+    /// Creates a shard on one node, writes to it and drops it, each until it is answered.
     async fn use_a_shard_and_drop_it(&mut self) {
         self.txn += 1;
-        let number = 1_000 * (1 + u64::from(self.number)) + u64::try_from(self.txn).expect("counts up");
+        let number = 10_000 * (1 + u64::from(self.number)) + u64::try_from(self.txn).expect("counts up");
         let (shard, replica) = (ShardId(number), ReplicaId(number));
+        let node = *self.node.lock();
         let op = insert(&doc! { "_id": 1, "seat": 1_i64, "tag": 1_i64 });
-        let write = ShardCommand::Write(self.request(op));
+        let write = ShardCommand::Write(request(self.number, self.txn, op));
         loop {
-            let Some(process) = self.world.process() else {
-                self.world.pause(10_000).await;
-                continue;
+            let write = write.clone();
+            let use_it = |host: Host| -> BoxFuture<'static, _> {
+                Box::pin(async move {
+                    let batch = initial_state().initial_batch();
+                    let membership = sole_voter(replica, node);
+                    host.create_replica(shard, replica, &membership, batch).await?.write(write).await
+                })
             };
-            let batch = initial_state().initial_batch();
-            let written = match process.host.create_replica(shard, replica, &sole_voter(replica), batch).await
-            {
-                Ok(handle) => handle.write(write.clone()).await,
-                Err(error) => Err(error),
-            };
-            match written {
+            match call(&self.world, node, None, use_it).await {
                 Ok(_) => break,
-                Err(error) => self.wait_after(&error).await,
+                Err(failure) => self.wait_here(&failure).await,
             }
         }
         loop {
-            let Some(process) = self.world.process() else {
-                self.world.pause(10_000).await;
-                continue;
+            let drop_it = |host: Host| -> BoxFuture<'static, _> {
+                Box::pin(async move { host.drop_replica(shard).await })
             };
-            match process.host.drop_replica(shard).await {
+            match call(&self.world, node, None, drop_it).await {
                 Ok(()) => return,
-                Err(error) => self.wait_after(&error).await,
+                Err(failure) => self.wait_here(&failure).await,
             }
         }
     }
 
-    /// Sends a write until it is answered; now and then twice at once, or once more after the answer.
-    async fn write(&mut self, op: WriteOp) -> StatementResult {
+    /// Sends a write until it is answered; now and then twice at once, or once more after the answer. Returns the answer
+    /// and how often the write was sent.
+    async fn write(&mut self, op: WriteOp) -> (StatementResult, u64) {
         self.txn += 1;
-        let request = self.request(op);
+        let request = request(self.number, self.txn, op);
         self.world.trace(&format!("client {} asks {}", self.number, self.txn));
-        let result = match self.world.chance(10) {
+        let (result, sent) = match self.world.chance(5) {
             true => {
-                let (one, other) = futures::join!(self.send(&request), self.send(&request));
+                let ((one, sent), (other, others)) = futures::join!(self.send(&request), self.send(&request));
                 // A refusal leaves no record: one copy may be refused and the other, after a crash, find the seat
                 // free. The write has happened then, once.
-                if one.outcome.is_ok() { one } else { other }
+                (if one.outcome.is_ok() { one } else { other }, sent + others)
             }
             false => self.send(&request).await,
         };
         self.world.trace(&format!("client {} is answered {}", self.number, self.txn));
         if self.world.chance(10) && result.outcome.is_ok() {
-            let again = self.send(&request).await;
+            let (again, _) = self.send(&request).await;
             if again.outcome != result.outcome || !again.repeated {
                 let what = format!("{:?} was answered {:?} when it was sent again", result.outcome, again);
-                self.world.history.lock().violation(what);
+                self.world.violation(what);
             }
         }
-        result
+        (result, sent)
     }
 
-    fn request(&self, op: WriteOp) -> WriteRequest {
-        WriteRequest {
-            namespace: Namespace::new("shop", "things").expect("a valid name"),
-            epoch: EPOCH,
-            session: Some((SessionId([self.number; 16]), self.txn)),
-            statements: Arc::new([Statement { stmt_id: 0, op }]),
-            ordered: true,
-            variables: Variables::default(),
-        }
-    }
-
-    async fn send(&self, request: &WriteRequest) -> StatementResult {
-        loop {
-            let Some(shard) = self.world.process().and_then(|process| process.host.shard(SHARD)) else {
-                self.world.pause(10_000).await;
-                continue;
+    async fn send(&self, request: &WriteRequest) -> (StatementResult, u64) {
+        for sent in 1.. {
+            let (node, command) = (*self.node.lock(), ShardCommand::Write(request.clone()));
+            let write = |host: Host| -> BoxFuture<'static, _> {
+                Box::pin(async move {
+                    let shard = host.shard(SHARD).ok_or_else(not_here)?;
+                    shard.write(command).await
+                })
             };
-            match shard.write(ShardCommand::Write(request.clone())).await {
+            match call(&self.world, node, Some(self.patience_ms), write).await {
                 Ok(ShardReply::Write(results)) => match <[StatementResult; 1]>::try_from(results) {
-                    Ok([result]) => return result,
+                    Ok([result]) => return (result, sent),
                     Err(results) => panic!("one statement has one result, not {results:?}"),
                 },
                 Ok(other) => panic!("a write is not answered {other:?}"),
-                Err(error) => self.wait_after(&error).await,
+                Err(failure) => self.wait_after(&failure, SHARD).await,
+            }
+        }
+        unreachable!("the loop has no end")
+    }
+
+    async fn read_number(&self, id: &str) -> Option<i64> {
+        match self.read_shared(id).await?.get("n") {
+            Some(Bson::Int64(value)) => Some(*value),
+            other => {
+                self.world.violation(format!("{id} holds {other:?}"));
+                None
             }
         }
     }
 
-    /// Reads one of the shared documents.
-    async fn read(&self, id: &str) -> Document {
-        let key = key_of(id);
+    /// Reads one of the shared documents, which nobody deletes.
+    async fn read_shared(&self, id: &str) -> Option<Document> {
+        let document = self.read(id).await;
+        if document.is_none() {
+            self.world.violation(format!("{id} is gone"));
+        }
+        document
+    }
+
+    /// Reads a document as linearizable reads do.
+    async fn read(&self, id: &str) -> Option<Document> {
         loop {
-            let Some(shard) = self.world.process().and_then(|process| process.host.shard(SHARD)) else {
-                self.world.pause(10_000).await;
-                continue;
+            let (node, key) = (*self.node.lock(), key_of(id));
+            let read = |host: Host| -> BoxFuture<'static, _> {
+                Box::pin(async move {
+                    let shard = host.shard(SHARD).ok_or_else(not_here)?;
+                    let (view, _) = shard.read().await?;
+                    let Some(value) = view.get(&key).map_err(|fault| shard.report(fault))? else {
+                        return Ok(None);
+                    };
+                    let stored = decode_document(&key, &value).map_err(|fault| shard.report(fault))?;
+                    Ok(Some(stored.document.to_document()))
+                })
             };
-            match shard.read().await {
-                Ok((view, _)) => match view.get(&key) {
-                    Ok(Some(value)) => {
-                        let stored = decode_document(&key, &value).expect("the simulator flips no bits");
-                        return stored.document.to_document();
-                    }
-                    Ok(None) => {
-                        self.world.history.lock().violation(format!("{id} is gone"));
-                        return Document::new();
-                    }
-                    // The process ended between the two calls.
-                    Err(_) => self.world.pause(10_000).await,
-                },
-                Err(error) => self.wait_after(&error).await,
+            match call(&self.world, node, Some(self.patience_ms), read).await {
+                Ok(document) => return document,
+                Err(failure) => self.wait_after(&failure, SHARD).await,
             }
         }
     }
 
-    /// After an error that a driver would retry, waits a little. Any other is a violation.
-    async fn wait_after(&self, error: &base::Error) {
+    /// After a failure that a router would hide, waits a little and perhaps turns to another node. Any other failure is a
+    /// violation.
+    async fn wait_after(&self, failure: &NoAnswer, shard: ShardId) {
+        let node = *self.node.lock();
+        self.wait_here(failure).await;
+        let hint = match failure {
+            NoAnswer::Refused(_) => self.world.node(node).process().and_then(|process| match shard {
+                CATALOG_SHARD => process.host.catalog()?.leader_node(),
+                _ => process.host.shard(shard)?.leader_node(),
+            }),
+            _ => None,
+        };
+        if self.world.chance(self.stubborn_percent) {
+            return;
+        }
+        let nodes: Vec<NodeId> = self.world.nodes.keys().copied().collect();
+        let random = self.world.pick(&nodes);
+        *self.node.lock() = hint.filter(|hint| *hint != node).unwrap_or(random);
+    }
+
+    async fn wait_here(&self, failure: &NoAnswer) {
         let retried = [
             Code::SHUTDOWN_IN_PROGRESS,
             Code::INTERRUPTED_AT_SHUTDOWN,
@@ -307,29 +470,25 @@ impl Client {
             Code::NOT_WRITABLE_PRIMARY,
             Code::STALE_CONFIG,
         ];
+        self.world.history.lock().resent += 1;
+        if let NoAnswer::Refused(error) = failure
+            && !retried.contains(&error.code)
         {
-            let mut history = self.world.history.lock();
-            history.resent += 1;
-            if !retried.contains(&error.code) {
-                history.violation(format!("client {} was answered {error}", self.number));
-            }
+            self.world.violation(format!("client {} was answered {error}", self.number));
         }
-        self.world.pause(10_000).await;
+        self.world.pause(20).await;
     }
 
     fn expect(&self, result: &StatementResult, is_expected: impl Fn(&Outcome) -> bool, what: &str) {
         if !result.outcome.as_ref().is_ok_and(is_expected) {
-            self.world.history.lock().violation(format!("{what}: {:?}", result.outcome));
+            self.world.violation(format!("{what}: {:?}", result.outcome));
         }
     }
 
     fn note_register(&self, name: String, invoked: u64, action: RegisterAction) {
         let mut history = self.world.history.lock();
         let answered = history.now();
-        let operations = history.registers.entry(name).or_default();
-        if operations.len() < OPERATIONS_MAX {
-            operations.push(RegisterOp { invoked, answered, action });
-        }
+        history.registers.entry(name).or_default().push(RegisterOp { invoked, answered, action });
     }
 
     fn pick(&self, kind: &str) -> String {
@@ -337,41 +496,19 @@ impl Client {
     }
 }
 
-/// The key of the document with this `_id`.
-pub(crate) fn key_of(id: &str) -> Vec<u8> {
-    document_key(&Value::String(id))
-}
-
-/// The elements of a list.
-pub(crate) fn list_items(document: &Document) -> Vec<i64> {
-    let items = document.get_array("items").map(Vec::as_slice).unwrap_or_default();
-    items.iter().filter_map(Bson::as_i64).collect()
-}
-
-fn candidates(id: &str) -> Candidates {
-    Candidates { keys: vec![Bytes::from(key_of(id))], exact: true }
-}
-
-fn id_filter(id: &str) -> Filter {
-    let document = DocBuf::encode(&doc! { "_id": id }).expect("small");
-    Filter::parse(document.as_doc(), &Variables::default()).expect("a valid filter")
-}
-
-fn insert(document: &Document) -> WriteOp {
-    WriteOp::Insert { document: DocBuf::encode(document).expect("small") }
-}
-
-fn update(id: &str, change: Document) -> WriteOp {
-    let change = DocBuf::encode(&change).expect("small");
-    let update = Update::parse(Value::Document(change.as_doc()), &[], &Variables::default());
-    WriteOp::Update {
-        candidates: candidates(id),
-        filter: Arc::new(id_filter(id)),
-        update: Arc::new(update.expect("a valid update")),
-        upsert: None,
-        multi: false,
-        return_document: ReturnDocument::None,
+impl World {
+    /// A replica showed a list to a reader who allowed it to be behind.
+    fn note_behind(&self, replica: ReplicaId, boot: u64, list: String, items: Vec<i64>) {
+        let before = self.history.lock().behind.insert((replica, boot, list.clone()), items.clone());
+        if before.as_ref().is_some_and(|before| !items.starts_with(before)) {
+            self.violation(format!("{list} on {replica} was {before:?} and then {items:?}"));
+        }
     }
+}
+
+/// What a node answers that has no replica of the shard.
+fn not_here() -> base::Error {
+    base::Error::new(Code::STALE_CONFIG, "the shard is not on this node")
 }
 
 fn is_single_update(outcome: &Outcome) -> bool {

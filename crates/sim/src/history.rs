@@ -5,34 +5,71 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use base::ReplicaId;
+
+/// A moment that has not come.
+pub(crate) const NEVER: u64 = u64::MAX;
+
 /// See the module's comment.
 #[derive(Debug, Default)]
 pub(crate) struct History {
     clock: u64,
     /// Operations on each register.
     pub(crate) registers: BTreeMap<String, Vec<RegisterOp>>,
-    /// Increments of each counter that were answered.
-    pub(crate) increments: BTreeMap<String, u64>,
+    /// When each increment of a counter was asked for and answered.
+    pub(crate) increments: BTreeMap<String, Vec<(u64, u64)>>,
+    /// Reads of counters.
+    pub(crate) counter_reads: Vec<(String, Read<i64>)>,
     /// Elements appended to each list, by the moment in which their append was answered.
     pub(crate) appends: BTreeMap<String, BTreeMap<i64, u64>>,
-    /// Contents of lists that were read, and the moment in which the read began.
-    pub(crate) list_reads: Vec<(String, u64, Vec<i64>)>,
+    /// Reads of lists.
+    pub(crate) list_reads: Vec<(String, Read<Vec<i64>>)>,
+    /// The lists as each replica last showed them to somebody who allowed it to be behind, by the process.
+    pub(crate) behind: BTreeMap<(ReplicaId, u64, String), Vec<i64>>,
     /// Documents that exist, with the seat each one holds.
     pub(crate) documents: BTreeMap<String, i64>,
+    /// Documents whose insert was refused, although an earlier sending of it may still have happened later.
+    pub(crate) doubtful: BTreeMap<String, i64>,
     /// Documents that were deleted.
     pub(crate) deleted: BTreeSet<String>,
-    /// Seats for which an insert was refused as a duplicate.
-    pub(crate) refused_seats: BTreeSet<i64>,
-    /// Seats for which an insert was ever answered with success.
-    pub(crate) taken_seats: BTreeSet<i64>,
+    /// Who held each seat, and when.
+    pub(crate) holdings: BTreeMap<i64, Vec<Holding>>,
+    /// Inserts that were refused since somebody held the seat: seat, asked, answered.
+    pub(crate) refusals: Vec<(i64, u64, u64)>,
+    /// The document that clients race to insert now.
+    pub(crate) claim: u64,
     /// Collections that were created.
     pub(crate) collections: BTreeSet<String>,
+    /// Collections that somebody began to create, and may not have waited for.
+    pub(crate) doubtful_collections: BTreeSet<String>,
     /// Operations that were answered.
     pub(crate) answered: u64,
     /// Times that a request was sent again.
     pub(crate) resent: u64,
     /// What went wrong while clients ran.
     pub(crate) violations: Vec<String>,
+}
+
+/// A read that was answered.
+#[derive(Clone, Debug)]
+pub(crate) struct Read<T> {
+    /// When it was asked for.
+    pub(crate) invoked: u64,
+    /// When it was answered.
+    pub(crate) answered: u64,
+    /// What it saw.
+    pub(crate) value: T,
+}
+
+/// A document that holds a seat from some moment between the first two to some moment between the last two.
+#[derive(Clone, Debug)]
+pub(crate) struct Holding {
+    pub(crate) document: String,
+    pub(crate) insert_invoked: u64,
+    /// [`NEVER`] when it may not have happened.
+    pub(crate) insert_answered: u64,
+    pub(crate) delete_invoked: u64,
+    pub(crate) delete_answered: u64,
 }
 
 /// One operation on a register.
@@ -65,5 +102,27 @@ impl History {
     /// Records something that must not happen.
     pub(crate) fn violation(&mut self, what: String) {
         self.violations.push(what);
+    }
+
+    /// A document holds a seat, or, when its insert is not `answered`, may do so.
+    pub(crate) fn note_holding(&mut self, document: &str, seat: i64, invoked: u64, answered: u64) {
+        self.holdings.entry(seat).or_default().push(Holding {
+            document: document.to_owned(),
+            insert_invoked: invoked,
+            insert_answered: answered,
+            delete_invoked: NEVER,
+            delete_answered: NEVER,
+        });
+    }
+
+    /// A document gave up its seat.
+    pub(crate) fn note_release(&mut self, document: &str, invoked: u64, answered: u64) {
+        let Some(seat) = self.documents.remove(document) else { return };
+        let holdings = self.holdings.entry(seat).or_default();
+        for holding in holdings.iter_mut().filter(|holding| holding.document == document) {
+            holding.delete_invoked = invoked;
+            holding.delete_answered = answered;
+        }
+        self.deleted.insert(document.to_owned());
     }
 }

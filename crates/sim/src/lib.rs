@@ -1,15 +1,25 @@
-//! The node's replicas under a simulated clock, disk and scheduler: one thread, one seed.
+//! A cluster under a simulated clock, network, disk and scheduler: one thread, one seed.
 //!
-//! The same `replica`, `query` and `catalog` code that runs in production runs here over the engines in memory. Clients
-//! write and read while the simulator cuts the power, kills the process, fails fsyncs and moves the wall clock; checkers
-//! then compare what clients were told with what the store holds. Always holds: a seed and a commit replay a run exactly,
-//! which the running hash of its trace shows. Called by the binary and by this crate's tests.
+//! The same `replica`, `query` and `catalog` code that runs in production runs here on several nodes, over the engines in
+//! memory and a network that loses, delays, doubles and reorders. Clients write and read while processes crash, stand
+//! still and restart, disks fail and are lost, clocks drift and jump, the network falls apart and memberships change;
+//! checkers then compare what clients were told with what all replicas hold. Always holds: a seed and a commit replay a
+//! run exactly, which the running hash of its trace shows. Called by the binary and by this crate's tests.
 
 mod check;
+mod checks_at_end;
 mod client;
+mod faults;
+mod groups;
 mod history;
+mod ledger;
+mod network;
 mod node;
+mod process;
 mod register;
+mod repair;
+mod request;
+mod rpc;
 mod run;
 mod world;
 

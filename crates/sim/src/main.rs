@@ -1,14 +1,18 @@
-//! `sim`: runs seeds of the simulator and prints what went wrong, with the trace's end and how to run the seed again.
+//! `sim`: runs seeds of the simulator and prints what went wrong: the faults that it takes, the trace's end, and how to run
+//! the seed again.
 //!
-//! Exit code 0 when no seed violates anything, 1 otherwise.
+//! Exit code 0 when no seed violates anything, 1 otherwise; with a bug put back, 0 when some seed notices it.
 
 use std::io::Write;
+use std::ops::Range;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
 
 use clap::Parser;
 use sim::{Options, Report};
 
-/// Runs PSDB's replicas under simulated time, disk faults and crashes.
+/// Runs a cluster of PSDB's replicas under simulated time, network and disks.
 #[derive(Parser)]
 struct Arguments {
     /// Runs one seed.
@@ -16,70 +20,159 @@ struct Arguments {
     seed: Option<u64>,
     /// Runs the seeds from A to before B.
     #[arg(long, value_name = "A..B", value_parser = parse_range)]
-    seeds: Option<std::ops::Range<u64>>,
-    /// Prints the end of the trace of seeds that violate nothing, too.
+    seeds: Option<Range<u64>>,
+    /// Threads to run seeds on; as many as there are cores when it is not given.
+    #[arg(long)]
+    threads: Option<usize>,
+    /// Faults in a run.
+    #[arg(long)]
+    faults: Option<u64>,
+    /// Prints the end of the trace of a seed that violates nothing, too.
     #[arg(long)]
     trace: bool,
-    /// Puts a bug back: answer-before-fsync, applied-index-before-batch, evaluate-without-overlay, retry-record-lost.
+    /// Puts a bug back, and ends at the first seed that notices; `list` names all bugs.
     #[cfg(feature = "bugs")]
     #[arg(long)]
     bug: Option<String>,
 }
 
+/// What a run of many seeds came to.
+#[derive(Default)]
+struct Totals {
+    runs: u64,
+    failed: u64,
+    answered: u64,
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    let outcome = run_all(&arguments, &mut std::io::stdout().lock());
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) | Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn run_all(arguments: &Arguments, out: &mut impl Write) -> std::io::Result<bool> {
+    #[cfg(feature = "bugs")]
+    if arguments.bug.as_deref() == Some("list") {
+        replica::bugs::Bug::ALL.iter().try_for_each(|(name, _)| writeln!(out, "{name}"))?;
+        return Ok(true);
+    }
     let seeds = match (arguments.seed, &arguments.seeds) {
         (Some(seed), _) => seed..seed + 1,
         (None, Some(seeds)) => seeds.clone(),
         (None, None) => 0..100,
     };
-    let mut out = std::io::stdout().lock();
-    match run_all(&arguments, seeds, &mut out) {
-        Ok(0) => ExitCode::SUCCESS,
-        Ok(_) | Err(_) => ExitCode::FAILURE,
-    }
+    let template = template(arguments)?;
+    let mut totals = Totals::default();
+    run_seeds(&seeds, template, threads(arguments), |report| {
+        let fails = !report.violations.is_empty();
+        totals.runs += 1;
+        totals.answered += report.answered;
+        totals.failed += u64::from(fails);
+        if arguments.seed.is_some() || fails {
+            print(&smallest(report, template), arguments.trace, out)?;
+        }
+        Ok(!(fails && expects_failure(arguments)))
+    })?;
+    let Totals { runs, failed, answered } = totals;
+    writeln!(out, "{runs} seeds, {answered} operations answered, {failed} seeds with violations")?;
+    Ok((failed > 0) == expects_failure(arguments))
 }
 
-fn run_all(arguments: &Arguments, seeds: std::ops::Range<u64>, out: &mut impl Write) -> std::io::Result<u64> {
-    let (mut runs, mut failed, mut answered) = (0u64, 0u64, 0u64);
-    for seed in seeds {
-        #[cfg(not(feature = "bugs"))]
-        let options = Options::new(seed);
-        #[cfg(feature = "bugs")]
-        let options = Options { bug: find_bug(arguments.bug.as_deref())?, ..Options::new(seed) };
-        let report = sim::run(options);
-        runs += 1;
-        answered += report.answered;
-        failed += u64::from(!report.violations.is_empty());
-        if arguments.seed.is_some() || !report.violations.is_empty() {
-            print(&report, arguments.trace, out)?;
+/// Runs seeds on several threads and hands over each report, until the taker wants no more.
+fn run_seeds(
+    seeds: &Range<u64>,
+    template: Options,
+    threads: usize,
+    mut take: impl FnMut(Report) -> std::io::Result<bool>,
+) -> std::io::Result<()> {
+    let next = AtomicU64::new(seeds.start);
+    std::thread::scope(|scope| {
+        let (reports, finished) = mpsc::channel();
+        for _ in 0..threads {
+            let (next, reports) = (&next, reports.clone());
+            scope.spawn(move || {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::SeqCst);
+                    let is_wanted =
+                        seed < seeds.end && reports.send(sim::run(Options { seed, ..template })).is_ok();
+                    if !is_wanted {
+                        return;
+                    }
+                }
+            });
         }
+        drop(reports);
+        for report in finished {
+            if !take(report)? {
+                break;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// The report with the fewest faults that still violates something.
+fn smallest(report: Report, template: Options) -> Report {
+    if report.violations.is_empty() {
+        return report;
     }
-    writeln!(out, "{runs} seeds, {answered} operations answered, {failed} seeds with violations")?;
-    Ok(failed)
+    let with = |faults| sim::run(Options { seed: report.seed, faults, ..template });
+    (0..template.faults).map(with).find(|fewer| !fewer.violations.is_empty()).unwrap_or(report)
 }
 
 fn print(report: &Report, always_trace: bool, out: &mut impl Write) -> std::io::Result<()> {
-    if always_trace || !report.violations.is_empty() {
+    let fails = !report.violations.is_empty();
+    if always_trace || fails {
         report.tail.iter().try_for_each(|line| writeln!(out, "{line}"))?;
     }
-    let Report { seed, trace_hash, trace_lines, answered, resent, .. } = report;
+    let Report { seed, faults, trace_hash, trace_lines, answered, resent, .. } = report;
     writeln!(
         out,
         "seed {seed}: trace {trace_hash:016x} ({trace_lines} lines), {answered} answered, {resent} resent"
     )?;
-    for violation in &report.violations {
-        writeln!(out, "  VIOLATION: {violation}")?;
-    }
-    if !report.violations.is_empty() {
-        writeln!(out, "  again: cargo run --release -p sim -- --seed {seed}")?;
+    if fails {
+        report.schedule.iter().try_for_each(|line| writeln!(out, "  {line}"))?;
+        report.violations.iter().try_for_each(|violation| writeln!(out, "  VIOLATION: {violation}"))?;
+        writeln!(out, "  again: cargo run --release -p sim -- --seed {seed} --faults {faults}")?;
     }
     Ok(())
+}
+
+fn threads(arguments: &Arguments) -> usize {
+    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    arguments.threads.unwrap_or_else(cores).max(1)
+}
+
+fn template(arguments: &Arguments) -> std::io::Result<Options> {
+    let usual = Options::new(0);
+    Ok(Options {
+        faults: arguments.faults.unwrap_or(usual.faults),
+        #[cfg(feature = "bugs")]
+        bug: find_bug(arguments.bug.as_deref())?,
+        ..usual
+    })
+}
+
+/// Whether a bug is put back, which some seed must notice.
+#[cfg(feature = "bugs")]
+fn expects_failure(arguments: &Arguments) -> bool {
+    arguments.bug.is_some()
+}
+
+/// As above; nothing is put back without the feature.
+#[cfg(not(feature = "bugs"))]
+fn expects_failure(_arguments: &Arguments) -> bool {
+    false
 }
 
 #[cfg(feature = "bugs")]
 fn find_bug(name: Option<&str>) -> std::io::Result<Option<replica::bugs::Bug>> {
     let Some(name) = name else { return Ok(None) };
+    // Owner loops that panic are part of what is looked for.
+    std::panic::set_hook(Box::new(|_| {}));
     let found = replica::bugs::Bug::ALL.into_iter().find(|(known, _)| *known == name);
     match found {
         Some((_, bug)) => Ok(Some(bug)),
@@ -87,7 +180,7 @@ fn find_bug(name: Option<&str>) -> std::io::Result<Option<replica::bugs::Bug>> {
     }
 }
 
-fn parse_range(text: &str) -> Result<std::ops::Range<u64>, String> {
+fn parse_range(text: &str) -> Result<Range<u64>, String> {
     let (first, end) = text.split_once("..").ok_or("a range is written A..B")?;
     let number = |text: &str| text.parse::<u64>().map_err(|error| format!("{text}: {error}"));
     Ok(number(first)?..number(end)?)

@@ -1,270 +1,131 @@
-//! One simulated process: a host whose tasks, log writer and apply side are the simulator's.
+//! A simulated node: its disk, its clocks, and the process that runs on it, if one does.
 //!
-//! Log writes are grouped, written and fsynced after random delays, with a crash possible between the steps. Always
-//! holds: ending a process ends every task of it at once, in the middle of whatever it waits for.
+//! Changed by faults and by whoever repairs. Always holds: at most one process runs on a disk, and whoever ends or starts
+//! it holds the node's lock.
 
-use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::Duration;
 
-use base::{CollectionId, Epoch, IndexId, NodeId, ReplicaId, ShardId};
-use catalog::{IndexSpec, KeyDirection};
-use futures::future::BoxFuture;
+use base::{Clock, MonoTime, NodeId};
 use parking_lot::Mutex;
-use query::state::{IndexStatus, ShardIndex, ShardState};
-use replica::spawn::{Spawner, Work};
-use replica::trace::{Event, TraceSink};
-use replica::{CompactionPolicy, Host, HostOptions, Membership, NoPeers};
-use storage::memory::MemoryRaftLog;
-use storage::{Fault, KvBatch, LogBatch, LogWriter, WriteDone};
-use tokio::sync::Notify;
-use tokio::task::AbortHandle;
+use storage::memory::MemoryDisk;
+use tokio::time::Instant;
 
-use crate::run::Options;
+use crate::process::Process;
 use crate::world::World;
 
-/// The shard that clients write to.
-pub(crate) const SHARD: ShardId = ShardId(100);
-/// Its replica.
-pub(crate) const REPLICA: ReplicaId = ReplicaId(100);
-/// The catalog's replica.
-pub(crate) const CATALOG_REPLICA: ReplicaId = ReplicaId(1);
-/// The only node.
-pub(crate) const NODE: NodeId = NodeId(1);
-/// The shard map's version.
-pub(crate) const EPOCH: Epoch = Epoch(1);
+/// Wall-clock time at the start of every run, in milliseconds.
+const WALL_START_MS: i64 = 1_700_000_000_000;
+/// How much faster or slower a node's monotonic clock may run than time does: what a lease has to bear. The ticks that
+/// election timeouts count follow time itself.
+pub(crate) const DRIFT_PERMILLE_MAX: i64 = 95;
 
-/// A running process.
-pub(crate) struct Process {
-    pub(crate) host: Host,
-    machinery: Arc<Machinery>,
+/// See the module's comment.
+pub(crate) struct Node {
+    id: NodeId,
+    pub(crate) clock: Arc<NodeClock>,
+    /// Held by whoever ends, starts or pauses the node's process.
+    pub(crate) busy: tokio::sync::Mutex<()>,
+    /// Whether its first replicas were created: never again after that.
+    pub(crate) is_founded: AtomicBool,
+    disk: Mutex<MemoryDisk>,
+    process: Mutex<Option<Arc<Process>>>,
 }
 
-/// What stands in for the operating system.
-struct Machinery {
-    world: Arc<World>,
-    log: MemoryRaftLog,
-    slow_fsync_us: u64,
-    writes: Mutex<VecDeque<(LogBatch, WriteDone)>>,
-    write_submitted: Notify,
-    applying: Mutex<BTreeMap<ReplicaId, VecDeque<Work>>>,
-    apply_submitted: Notify,
-    tasks: Mutex<Vec<AbortHandle>>,
-    /// Whether the process has ended: what a client that still holds its host asks for is dropped.
-    ended: AtomicBool,
+/// A node's clocks.
+pub(crate) struct NodeClock {
+    started: Instant,
+    drift_permille: AtomicI64,
+    wall_jump_ms: AtomicI64,
 }
 
-impl Process {
-    /// Opens the disk and starts a host on it. Replicas are created when the disk has none.
-    pub(crate) async fn start(world: &Arc<World>, options: &Options) -> storage::Result<Process> {
-        let (store, log) = world.disk.open()?;
-        let machinery = Arc::new(Machinery {
-            world: world.clone(),
-            log: log.clone(),
-            slow_fsync_us: [200, 2_000, 20_000][usize::try_from(world.choose(3)).expect("three")],
-            writes: Mutex::default(),
-            write_submitted: Notify::new(),
-            applying: Mutex::default(),
-            apply_submitted: Notify::new(),
-            tasks: Mutex::default(),
-            ended: AtomicBool::new(false),
-        });
-        machinery.start();
-        let compaction = CompactionPolicy {
-            entries_max: 1 + world.choose(40),
-            flush_interval_ms: 5 + world.choose(400),
-            ..CompactionPolicy::default()
-        };
-        #[cfg(not(feature = "bugs"))]
-        let _ = options;
-        let started = Host::start(HostOptions {
-            node: NODE,
-            store: Arc::new(store),
-            raft_log: Arc::new(log),
-            log_writer: machinery.clone(),
-            clock: world.clone(),
-            entropy: world.clone(),
-            spawner: machinery.clone(),
-            transport: Arc::new(NoPeers),
-            trace: Some(machinery.clone()),
-            compaction,
-            #[cfg(feature = "bugs")]
-            bug: options.bug,
-        });
-        match started.await {
-            Ok(host) => Ok(Process { host, machinery }),
-            Err(fault) => {
-                machinery.end();
-                Err(fault)
-            }
+impl Node {
+    pub(crate) fn new(id: NodeId, started: Instant) -> Node {
+        let clock = NodeClock { started, drift_permille: AtomicI64::new(0), wall_jump_ms: AtomicI64::new(0) };
+        Node {
+            id,
+            clock: Arc::new(clock),
+            busy: tokio::sync::Mutex::new(()),
+            is_founded: AtomicBool::new(false),
+            disk: Mutex::default(),
+            process: Mutex::new(None),
         }
     }
 
-    /// Creates what a new disk lacks, in the background.
-    pub(crate) fn create_missing(&self) {
-        let host = self.host.clone();
-        self.machinery.spawn(Box::pin(async move {
-            if host.catalog().is_none()
-                && host
-                    .create_catalog(CATALOG_REPLICA, &sole_voter(CATALOG_REPLICA), KvBatch::default())
-                    .await
-                    .is_err()
-            {
-                return;
-            }
-            if host.shard(SHARD).is_none() {
-                // A fault ends the process, which whoever runs it notices.
-                let _ = host
-                    .create_replica(SHARD, REPLICA, &sole_voter(REPLICA), initial_state().initial_batch())
-                    .await;
-            }
-        }));
+    /// Its disk.
+    pub(crate) fn disk(&self) -> MemoryDisk {
+        self.disk.lock().clone()
     }
 
-    /// Whether both replicas are there.
-    pub(crate) fn is_complete(&self) -> bool {
-        self.host.catalog().is_some() && self.host.shard(SHARD).is_some()
+    /// Puts an empty disk in the place of the one that it has.
+    pub(crate) fn wipe(&self) {
+        *self.disk.lock() = MemoryDisk::new();
     }
 
-    /// Ends every task of the process.
-    pub(crate) fn end(&self) {
-        self.machinery.end();
+    /// The process that runs now.
+    pub(crate) fn process(&self) -> Option<Arc<Process>> {
+        self.process.lock().clone()
+    }
+
+    /// Starts a process on the disk. Fails with what the process would say as it ends.
+    pub(crate) async fn start(&self, world: &Arc<World>) -> Result<Arc<Process>, String> {
+        world.trace(&format!("{} starts", self.id));
+        self.clock.set_drift(world);
+        let started = Process::start(world, self.id).await;
+        let process = started.map_err(|fault| format!("{} does not start: {fault}", self.id))?;
+        let process = Arc::new(process);
+        *self.process.lock() = Some(process.clone());
+        process.watch();
+        if world.founders.contains(&self.id) && !self.is_founded.load(Ordering::SeqCst) {
+            process.found();
+        }
+        Ok(process)
+    }
+
+    /// Ends the process here and now. What it wrote stays in the page cache.
+    pub(crate) fn kill(&self) {
+        if let Some(process) = self.process.lock().take() {
+            process.end();
+        }
+    }
+
+    /// As [`Node::kill`], and what was not synced may be gone or torn.
+    pub(crate) fn power_off(&self, world: &World) {
+        self.kill();
+        self.disk().crash(&mut |bound| world.choose(bound));
     }
 }
 
-/// The membership of a group on the only node.
-pub(crate) fn sole_voter(replica: ReplicaId) -> Membership {
-    Membership::sole_voter(replica, NODE)
-}
-
-/// The shard's first state: an index that documents share values in, and a unique one.
-pub(crate) fn initial_state() -> ShardState {
-    let index = |id: u32, field: &str, unique: bool| {
-        let spec = IndexSpec {
-            id: IndexId(id),
-            name: format!("{field}_1"),
-            key: vec![(field.to_owned(), KeyDirection::Ascending)],
-            unique,
-        };
-        ShardIndex::new(spec, IndexStatus::Ready)
-    };
-    let mut state = ShardState::new(CollectionId(1), EPOCH);
-    state.indexes = vec![index(1, "tag", false), index(2, "seat", true)];
-    state
-}
-
-impl Machinery {
-    fn start(self: &Arc<Self>) {
-        let writer = self.clone();
-        self.spawn(Box::pin(async move { writer.write_forever().await }));
-        let applier = self.clone();
-        self.spawn(Box::pin(async move { applier.apply_forever().await }));
+impl NodeClock {
+    /// Gives the monotonic clock another speed. Only between two processes: it must not go backwards.
+    fn set_drift(&self, world: &World) {
+        let max = DRIFT_PERMILLE_MAX;
+        let between = i64::try_from(world.choose(2 * max.unsigned_abs() + 1)).expect("small") - max;
+        self.drift_permille.store(world.pick(&[-max, 0, max, between]), Ordering::SeqCst);
     }
 
-    fn end(&self) {
-        self.ended.store(true, Ordering::SeqCst);
-        self.tasks.lock().drain(..).for_each(|task| task.abort());
-        self.writes.lock().clear();
-        self.applying.lock().clear();
+    /// Moves the wall clock, to and fro. Returns by how much.
+    pub(crate) fn jump(&self, world: &World) -> i64 {
+        let jump_ms = i64::try_from(world.choose(20_000)).expect("seconds") - 10_000;
+        self.wall_jump_ms.fetch_add(jump_ms, Ordering::SeqCst);
+        jump_ms
     }
 
-    /// Group commit: everything that waits is written, then fsynced once.
-    async fn write_forever(&self) {
-        loop {
-            let group = self.take_writes();
-            if group.is_empty() {
-                self.write_submitted.notified().await;
-                continue;
-            }
-            let (batches, waiting): (Vec<_>, Vec<_>) = group.into_iter().unzip();
-            let result = self.write_group(batches).await;
-            for done in waiting {
-                done(result.clone());
-            }
-        }
-    }
-
-    fn has_ended(&self) -> bool {
-        self.ended.load(Ordering::SeqCst)
-    }
-
-    fn take_writes(&self) -> VecDeque<(LogBatch, WriteDone)> {
-        std::mem::take(&mut *self.writes.lock())
-    }
-
-    async fn write_group(&self, batches: Vec<LogBatch>) -> Result<(), Fault> {
-        for batch in &batches {
-            self.world.pause(100).await;
-            self.world.note_logged(batch);
-            self.log.append(batch)?;
-        }
-        self.world.pause(self.slow_fsync_us).await;
-        self.log.sync()
-    }
-
-    async fn apply_forever(&self) {
-        loop {
-            let next = self.next_to_apply();
-            let Some(work) = next else {
-                self.apply_submitted.notified().await;
-                continue;
-            };
-            let max_us = if self.world.chance(5) { 30_000 } else { 300 };
-            self.world.pause(max_us).await;
-            work();
-        }
-    }
-
-    /// The next piece of work of a replica drawn at random: replicas overtake each other, a replica's own work does not.
-    fn next_to_apply(&self) -> Option<Work> {
-        let mut applying = self.applying.lock();
-        applying.retain(|_, queue| !queue.is_empty());
-        let count = applying.len() as u64;
-        if count == 0 {
-            return None;
-        }
-        let chosen = usize::try_from(self.world.choose(count)).expect("a handful");
-        applying.values_mut().nth(chosen)?.pop_front()
+    fn passed(&self) -> Duration {
+        let permille = 1_000 + self.drift_permille.load(Ordering::SeqCst);
+        let permille = u32::try_from(permille).expect("no clock stands still");
+        self.started.elapsed() * permille / 1_000
     }
 }
 
-impl Spawner for Machinery {
-    fn spawn(&self, task: BoxFuture<'static, ()>) {
-        if self.has_ended() {
-            return;
-        }
-        self.tasks.lock().push(tokio::spawn(task).abort_handle());
+impl Clock for NodeClock {
+    fn monotonic(&self) -> MonoTime {
+        MonoTime(self.passed())
     }
 
-    fn blocking(&self, work: Work) {
-        let world = self.world.clone();
-        self.spawn(Box::pin(async move {
-            world.pause(5_000).await;
-            work();
-        }));
-    }
-
-    fn apply(&self, replica: ReplicaId, work: Work) {
-        if self.has_ended() {
-            return;
-        }
-        self.applying.lock().entry(replica).or_default().push_back(work);
-        self.apply_submitted.notify_one();
-    }
-}
-
-impl LogWriter for Machinery {
-    fn submit(&self, batch: LogBatch, done: WriteDone) {
-        if self.has_ended() {
-            return;
-        }
-        self.writes.lock().push_back((batch, done));
-        self.write_submitted.notify_one();
-    }
-}
-
-impl TraceSink for Machinery {
-    fn event(&self, replica: ReplicaId, event: &Event) {
-        self.world.trace(&format!("{replica} {event}"));
+    fn wall_ms(&self) -> i64 {
+        let passed_ms = i64::try_from(self.passed().as_millis()).expect("a run takes minutes");
+        WALL_START_MS + passed_ms + self.wall_jump_ms.load(Ordering::SeqCst)
     }
 }

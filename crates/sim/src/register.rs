@@ -1,43 +1,58 @@
 //! Whether a register's operations can be put in one order that explains every answer.
 //!
-//! The search of Wing and Gong with the memory of Lowe: an operation may come next when no other one was answered before
-//! it was asked for; states that were visited are not visited again. Fine for the few clients and the hundred or so
-//! operations of a run.
+//! Every value is written once, which makes the question easy (Gibbons and Korach, 1997). A value's zone reaches from the
+//! first answer to the last question among its write and its reads. When the answer comes first, the register holds the
+//! value for the whole zone; otherwise it does so at some moment in it.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use crate::history::{RegisterAction, RegisterOp};
 
-/// Operations per register that the search can hold.
-pub(crate) const OPERATIONS_MAX: usize = 128;
+/// A value's operations.
+#[derive(Debug)]
+struct Zone {
+    write: Option<u64>,
+    first_answer: u64,
+    last_question: u64,
+    first_read_answer: u64,
+}
 
 /// Whether `operations` on a register that starts at `initial` are linearizable.
 pub(crate) fn is_linearizable(operations: &[RegisterOp], initial: i64) -> bool {
-    assert!(operations.len() <= OPERATIONS_MAX, "a bit for each operation");
-    let all = match operations.len() {
-        OPERATIONS_MAX => u128::MAX,
-        count => (1 << count) - 1,
-    };
-    let mut visited = BTreeSet::new();
-    let mut stack = vec![(0u128, initial)];
-    while let Some((done, value)) = stack.pop() {
-        if done == all {
-            return true;
-        }
-        if !visited.insert((done, value)) {
-            continue;
-        }
-        let left = || operations.iter().enumerate().filter(move |(at, _)| done & (1 << at) == 0);
-        let earliest_answer = left().map(|(_, operation)| operation.answered).min().unwrap_or(u64::MAX);
-        for (at, operation) in left().filter(|(_, operation)| operation.invoked < earliest_answer) {
-            match operation.action {
-                RegisterAction::Write(written) => stack.push((done | 1 << at, written)),
-                RegisterAction::Read(read) if read == value => stack.push((done | 1 << at, value)),
-                RegisterAction::Read(_) => {}
-            }
+    let mut zones: BTreeMap<i64, Zone> = BTreeMap::new();
+    zones.insert(
+        initial,
+        Zone { write: Some(0), first_answer: 0, last_question: 0, first_read_answer: u64::MAX },
+    );
+    for RegisterOp { invoked, answered, action } in operations {
+        let (RegisterAction::Write(value) | RegisterAction::Read(value)) = *action;
+        let zone = zones.entry(value).or_insert(Zone {
+            write: None,
+            first_answer: u64::MAX,
+            last_question: 0,
+            first_read_answer: u64::MAX,
+        });
+        zone.first_answer = zone.first_answer.min(*answered);
+        zone.last_question = zone.last_question.max(*invoked);
+        match action {
+            RegisterAction::Write(_) => zone.write = Some(*invoked),
+            RegisterAction::Read(_) => zone.first_read_answer = zone.first_read_answer.min(*answered),
         }
     }
-    false
+    let is_read_before_written =
+        |zone: &Zone| zone.write.is_none_or(|written| zone.first_read_answer < written);
+    if zones.values().any(is_read_before_written) {
+        return false;
+    }
+    let (mut holds, passes): (Vec<_>, Vec<_>) =
+        zones.values().partition(|zone| zone.first_answer < zone.last_question);
+    holds.sort_by_key(|zone| zone.first_answer);
+    let overlap =
+        holds.windows(2).any(|pair| matches!(pair, [one, two] if two.first_answer < one.last_question));
+    let is_inside = |inner: &&Zone, outer: &&Zone| {
+        outer.first_answer < inner.last_question && inner.first_answer < outer.last_question
+    };
+    !overlap && !passes.iter().any(|inner| holds.iter().any(|outer| is_inside(inner, outer)))
 }
 
 #[cfg(test)]
@@ -66,5 +81,30 @@ mod tests {
             op(4, 5, RegisterAction::Read(0)),
         ];
         assert!(!is_linearizable(&backwards, 0));
+    }
+
+    #[test]
+    fn a_value_comes_from_a_write_that_began_before() {
+        assert!(!is_linearizable(&[op(1, 2, RegisterAction::Read(1))], 0));
+        let early = [op(1, 2, RegisterAction::Read(1)), op(3, 4, RegisterAction::Write(1))];
+        assert!(!is_linearizable(&early, 0));
+    }
+
+    #[test]
+    fn a_value_that_was_overwritten_between_two_reads_does_not_come_back() {
+        let history = [
+            op(1, 2, RegisterAction::Write(1)),
+            op(3, 4, RegisterAction::Read(1)),
+            op(5, 6, RegisterAction::Write(2)),
+            op(7, 8, RegisterAction::Read(1)),
+        ];
+        assert!(!is_linearizable(&history, 0));
+        let overlapping = [
+            op(1, 2, RegisterAction::Write(1)),
+            op(3, 9, RegisterAction::Write(2)),
+            op(5, 6, RegisterAction::Read(1)),
+            op(7, 8, RegisterAction::Read(2)),
+        ];
+        assert!(is_linearizable(&overlapping, 0));
     }
 }

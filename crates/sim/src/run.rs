@@ -1,22 +1,21 @@
-//! One run: processes that come and go, clients that do not, and the checks at the end.
+//! One run: clients and faults side by side, then peace, and the checks at the end.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use base::ReplicaId;
-use base::limits::SESSION_IDLE_MS_MAX;
-use query::encoding::retry_range;
-use replica::ReplicaStatus;
-use storage::memory::DiskPart;
-use storage::{Direction, KeyspaceName, RaftLog, Store};
+use base::NodeId;
+use futures::future::BoxFuture;
+use futures::stream::{FuturesUnordered, StreamExt};
 
-use crate::check;
 use crate::client::Client;
-use crate::node::{CATALOG_REPLICA, Process, REPLICA};
+use crate::groups;
 use crate::world::World;
+use crate::{checks_at_end, faults, repair};
 
-/// Simulated time that clients may take, in seconds. A run that takes longer has stalled.
-const RUN_SECONDS_MAX: u64 = 600;
+/// Simulated time that clients and repairs get once nothing goes wrong any more, in seconds. Whoever takes longer has
+/// stalled.
+const PEACE_SECONDS_MAX: u64 = 120;
 
 /// What to run.
 #[derive(Clone, Copy, Debug)]
@@ -25,9 +24,9 @@ pub struct Options {
     pub seed: u64,
     /// Clients at work at the same time, at most.
     pub clients: u8,
-    /// Operations of each client.
+    /// Operations of each client, at least; clients go on while faults do.
     pub operations: u64,
-    /// Crashes, kills, failed fsyncs and clean restarts.
+    /// Faults that begin.
     pub faults: u64,
     /// The bug to put back.
     #[cfg(feature = "bugs")]
@@ -39,9 +38,9 @@ impl Options {
     pub fn new(seed: u64) -> Options {
         Options {
             seed,
-            clients: 8,
-            operations: 30,
-            faults: 5,
+            clients: 6,
+            operations: 20,
+            faults: 10,
             #[cfg(feature = "bugs")]
             bug: None,
         }
@@ -53,12 +52,16 @@ impl Options {
 pub struct Report {
     /// The seed.
     pub seed: u64,
+    /// Faults that began.
+    pub faults: u64,
     /// Hash over every line of the trace: equal for equal seeds and code.
     pub trace_hash: u64,
     /// Lines of the trace.
     pub trace_lines: u64,
     /// The last lines of the trace.
     pub tail: Vec<String>,
+    /// What went wrong on purpose, and when.
+    pub schedule: Vec<String>,
     /// Operations that were answered.
     pub answered: u64,
     /// Requests that were sent again after an error.
@@ -74,205 +77,96 @@ pub fn run(options: Options) -> Report {
 }
 
 async fn simulate(options: Options) -> Report {
-    let world = Arc::new(World::new(options.seed));
-    let clients = async {
+    let world = Arc::new(World::new(options));
+    world.network.set_weather(faults::usual_weather(&world));
+    groups::register_founders(&world);
+    let nodes: Vec<NodeId> = world.nodes.keys().copied().collect();
+    for node in &nodes {
+        faults::start(&world, *node).await;
+    }
+    let whole = async {
+        futures::join!(run_clients(&world), run_faults(&world));
+        checks_at_end::check(&world).await;
+    };
+    // The first violation tells the most; what follows from it may take long.
+    tokio::select! {
+        biased;
+        () = world.violated.notified() => {}
+        () = whole => {}
+    }
+    world.nodes.values().for_each(crate::node::Node::kill);
+    report(&world)
+}
+
+async fn run_clients(world: &Arc<World>) {
+    let working = async {
         Client::new(world.clone(), 0).set_up().await;
-        let clients = 1 + u8::try_from(world.choose(u64::from(options.clients))).expect("below the most");
+        let count = 2 + u8::try_from(world.choose(u64::from(world.options.clients) - 1)).expect("few");
         let run = |number: u8| {
             let mut client = Client::new(world.clone(), number);
-            async move { client.run(options.operations).await }
+            async move { client.run().await }
         };
-        futures::future::join_all((1..=clients).map(run)).await;
+        futures::future::join_all((1..=count).map(run)).await;
     };
-    let limit = Duration::from_secs(RUN_SECONDS_MAX);
-    let outcome = tokio::select! {
+    tokio::select! {
         biased;
-        stopped = operate(&world, &options) => Err(stopped),
-        finished = tokio::time::timeout(limit, clients) => finished.map_err(|_| "clients wait forever".to_owned()),
-    };
-    match outcome {
-        Ok(()) => finish(&world, &options).await,
-        Err(what) => world.history.lock().violation(what),
+        () = working => {}
+        () = peace_is_over(world) => world.violation("clients wait forever"),
     }
-    if let Some(process) = world.set_process(None) {
-        process.end();
-    }
-    report(&world, &options)
 }
 
-/// Starts processes and ends them in all manners. Returns only when one cannot start.
-async fn operate(world: &Arc<World>, options: &Options) -> String {
-    let mut faults = options.faults;
-    loop {
-        let process = match start(world, options).await {
-            Ok(process) => process,
-            Err(what) => return what,
-        };
-        if faults == 0 {
-            let fault = process.host.faulted().await;
-            return format!("the node stopped by itself: {fault}");
+/// Begins faults, one after the other, and waits until all of them are over; then everything works again.
+async fn run_faults(world: &Arc<World>) {
+    let mut running: FuturesUnordered<BoxFuture<'static, ()>> = FuturesUnordered::new();
+    for _ in 0..world.options.faults {
+        let gap_ms = world.pick(&[50, 600, 1_500]);
+        let gap = world.pause(gap_ms);
+        tokio::pin!(gap);
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut gap => break,
+                Some(()) = running.next(), if !running.is_empty() => {}
+            }
         }
-        faults -= 1;
-        world.pause(120_000).await;
-        if let Some(fault) = process.host.fault_latch().get() {
-            return format!("the node stopped by itself: {fault}");
-        }
-        let ending = world.choose(5);
-        match ending {
-            0 | 1 => power_off(world, &process),
-            2 => kill(world, &process),
-            3 => fail_fsync(world, &process).await,
-            _ => shut_down(world, &process).await,
-        }
-        if world.chance(30) {
-            world.jump_wall_clock();
-        }
-        world.pause(20_000).await;
+        running.push(Box::pin(faults::inject(world.clone())));
     }
-}
-
-async fn start(world: &Arc<World>, options: &Options) -> Result<Arc<Process>, String> {
-    world.trace("process starts");
-    let process =
-        Process::start(world, options).await.map_err(|fault| format!("the node does not start: {fault}"))?;
-    let process = Arc::new(process);
-    process.create_missing();
-    world.set_process(Some(process.clone()));
-    Ok(process)
-}
-
-fn power_off(world: &Arc<World>, process: &Process) {
-    world.trace("power fails");
-    end(world, process);
-    world.disk.crash(&mut |bound| world.choose(bound));
-}
-
-/// The process ends, and what it wrote stays in the page cache.
-fn kill(world: &World, process: &Process) {
-    world.trace("process is killed");
-    end(world, process);
-}
-
-async fn fail_fsync(world: &Arc<World>, process: &Process) {
-    let part = if world.chance(70) { DiskPart::RaftLog } else { DiskPart::Store };
-    world.trace(&format!("the next fsync of the {part} fails"));
-    world.disk.fail_next_fsync(part);
-    let faulted = tokio::time::timeout(Duration::from_secs(2), process.host.faulted()).await;
-    world.trace(if faulted.is_ok() { "process stops with a fault" } else { "nobody needed an fsync" });
-    end(world, process);
-    world.disk.crash(&mut |bound| world.choose(bound));
-}
-
-async fn shut_down(world: &Arc<World>, process: &Process) {
-    world.trace("process is asked to end");
-    let ended = tokio::time::timeout(Duration::from_secs(60), process.host.shutdown()).await;
-    match ended {
-        Ok(Ok(())) => world.trace("process ends"),
-        Ok(Err(fault)) => world.history.lock().violation(format!("shutting down: {fault}")),
-        Err(_) => world.history.lock().violation("shutting down takes forever".to_owned()),
+    make_peace(world);
+    let ending = async { while running.next().await.is_some() {} };
+    tokio::select! {
+        biased;
+        () = ending => {}
+        () = peace_is_over(world) => world.violation("a fault or a repair does not end"),
     }
-    end(world, process);
+    world.is_faulting.store(false, Ordering::SeqCst);
+    make_peace(world);
+    repair::drop_strangers(world).await;
 }
 
-fn end(world: &World, process: &Process) {
-    world.set_process(None);
-    process.end();
+fn make_peace(world: &World) {
+    world.schedule("peace");
+    world.network.heal();
+    world.network.set_weather(crate::network::Weather { delay_ms: 2, ..Default::default() });
 }
 
-/// One more power failure and restart, then the checks.
-async fn finish(world: &Arc<World>, options: &Options) {
-    check::check_answers(&mut world.history.lock());
-    if let Some(process) = world.process() {
-        power_off(world, &process);
+/// Resolves when everything has worked for so long that whoever waits waits in vain.
+async fn peace_is_over(world: &World) {
+    while world.is_faulting.load(Ordering::SeqCst) {
+        tokio::time::sleep(Duration::from_secs(1)).await;
     }
-    let process = match start(world, options).await {
-        Ok(process) => process,
-        Err(what) => return world.history.lock().violation(what),
-    };
-    while !process.is_complete() {
-        world.pause(10_000).await;
-    }
-    check_shard(world, &process).await;
-    check_catalog(world, &process).await;
-    if world.chance(10) {
-        check_expiry(world, &process).await;
-    }
-    kill(world, &process);
-    check_keyspaces(world);
+    tokio::time::sleep(Duration::from_secs(PEACE_SECONDS_MAX)).await;
 }
 
-/// Shards that were dropped, and creations that a crash cut short, leave nothing behind.
-fn check_keyspaces(world: &World) {
-    let left = world.disk.open().and_then(|(store, log)| Ok((store.keyspaces()?, log.replicas()?)));
-    let expected = vec![CATALOG_REPLICA, REPLICA];
-    let is_expected = |(keyspaces, replicas): &(Vec<KeyspaceName>, Vec<ReplicaId>)| {
-        keyspaces.iter().map(|name| name.replica).eq(expected.iter().copied()) && *replicas == expected
-    };
-    if !left.as_ref().is_ok_and(is_expected) {
-        world.history.lock().violation(format!("the disk holds {left:?}"));
-    }
-}
-
-/// Sessions end when nobody uses them, and so do their retry records.
-async fn check_expiry(world: &World, process: &Process) {
-    tokio::time::sleep(Duration::from_millis(SESSION_IDLE_MS_MAX + 120_000)).await;
-    let shard = process.host.shard(crate::node::SHARD).expect("the process is complete");
-    let records = shard.read().await.map(|(view, _)| view.scan(retry_range(), Direction::Forward).count());
-    if records != Ok(0) {
-        world.history.lock().violation(format!("retry records of idle sessions: {records:?}"));
-    }
-}
-
-async fn check_shard(world: &World, process: &Process) {
-    let shard = process.host.shard(crate::node::SHARD).expect("the process is complete");
-    let (view, state) = match shard.read().await {
-        Ok(pair) => pair,
-        Err(error) => return world.history.lock().violation(format!("the last read: {error}")),
-    };
-    let mut history = world.history.lock();
-    check::check_documents(&mut history, view.as_ref());
-    check::check_indexes(&mut history, &state, view.as_ref());
-    let applied = shard.applied_index();
-    check::check_replay(&mut history, REPLICA, &world.logged(REPLICA), applied, view.as_ref());
-}
-
-async fn check_catalog(world: &World, process: &Process) {
-    let catalog = process.host.catalog().expect("the process is complete");
-    let (view, state) = match catalog.read().await {
-        Ok(pair) => pair,
-        Err(error) => {
-            return world.history.lock().violation(format!("the last read of the catalog: {error}"));
-        }
-    };
-    let found: std::collections::BTreeSet<String> =
-        state.active().map(|record| record.namespace.collection.clone()).collect();
-    let mut history = world.history.lock();
-    if found != history.collections {
-        let what = format!("the catalog has {found:?}; created were {:?}", history.collections);
-        history.violation(what);
-    }
-    let applied = catalog.applied_index();
-    check::check_replay(
-        &mut history,
-        CATALOG_REPLICA,
-        &world.logged(CATALOG_REPLICA),
-        applied,
-        view.as_ref(),
-    );
-    let statuses: Vec<ReplicaStatus> = process.host.replicas();
-    if statuses.iter().any(|status| status.applied > status.commit) {
-        history.violation(format!("something was applied before it was committed: {statuses:?}"));
-    }
-}
-
-fn report(world: &World, options: &Options) -> Report {
+fn report(world: &World) -> Report {
     let (trace_hash, trace_lines, tail) = world.trace_summary();
     let history = world.history.lock();
     Report {
-        seed: options.seed,
+        seed: world.options.seed,
+        faults: world.options.faults,
         trace_hash,
         trace_lines,
         tail,
+        schedule: world.schedule_lines(),
         answered: history.answered,
         resent: history.resent,
         violations: history.violations.clone(),

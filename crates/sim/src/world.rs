@@ -1,41 +1,54 @@
-//! What outlives a simulated process: the seed's randomness, the clock, the trace, the disk and what was ever logged.
+//! What outlives simulated processes: the seed's randomness, time, the trace, the nodes and the network between them.
 //!
 //! Shared by everything in a run. All randomness of a run comes from here, in the order in which it is asked for, and the
 //! scheduler has one thread: that is what makes a run replay.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use base::{Clock, Entropy, MonoTime, ReplicaId};
-use bytes::Bytes;
+use base::{Entropy, NodeId, ReplicaId, ShardId};
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{RngCore, SeedableRng};
-use storage::LogBatch;
-use storage::memory::MemoryDisk;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::history::History;
-use crate::node::Process;
+use crate::ledger::Ledger;
+use crate::network::Network;
+use crate::node::Node;
+use crate::process::Process;
+use crate::run::Options;
 
 /// Lines of the trace that a failure prints.
-const TAIL_LINES: usize = 80;
-/// Wall-clock time at the start of every run, in milliseconds.
-const WALL_START_MS: i64 = 1_700_000_000_000;
+const TAIL_LINES: usize = 120;
 
 /// See the module's comment.
 pub(crate) struct World {
-    pub(crate) disk: MemoryDisk,
+    pub(crate) options: Options,
     pub(crate) history: Mutex<History>,
+    pub(crate) ledger: Mutex<Ledger>,
+    pub(crate) network: Network,
+    /// Nodes that begin with a replica of each group.
+    pub(crate) founders: Vec<NodeId>,
+    pub(crate) nodes: BTreeMap<NodeId, Node>,
+    /// Whether faults still happen.
+    pub(crate) is_faulting: AtomicBool,
+    /// Whether clients only read for a while.
+    pub(crate) is_lull: AtomicBool,
+    /// One who changes a membership, or takes a disk away, holds this.
+    pub(crate) administration: tokio::sync::Mutex<()>,
+    /// Rings when a replica wins an election.
+    pub(crate) elections: Notify,
+    /// Rings when something happened that must not happen.
+    pub(crate) violated: Notify,
+    next_replica: AtomicU64,
+    schedule: Mutex<Vec<String>>,
     random: Mutex<StdRng>,
     trace: Mutex<Trace>,
     started: Instant,
-    wall_jump_ms: AtomicI64,
-    process: Mutex<Option<Arc<Process>>>,
-    /// The data of every entry that was ever logged; of two with one index, the later one.
-    logged: Mutex<BTreeMap<ReplicaId, BTreeMap<u64, Bytes>>>,
 }
 
 #[derive(Default)]
@@ -47,16 +60,30 @@ struct Trace {
 
 impl World {
     /// The world of one run. Called inside the run's runtime.
-    pub(crate) fn new(seed: u64) -> World {
+    pub(crate) fn new(options: Options) -> World {
+        let mut random = StdRng::seed_from_u64(options.seed);
+        let founders = [1, 3, 3, 3, 3, 3, 3, 5][usize::try_from(random.next_u64() % 8).expect("eight")];
+        let numbers = |count: u32| (1..=count).map(NodeId);
+        // Nodes that join later, or never.
+        let total = if founders == 1 { 3 } else { founders + 1 };
+        let started = Instant::now();
         World {
-            disk: MemoryDisk::new(),
+            options,
             history: Mutex::default(),
-            random: Mutex::new(StdRng::seed_from_u64(seed)),
+            ledger: Mutex::default(),
+            network: Network::default(),
+            founders: numbers(founders).collect(),
+            nodes: numbers(total).map(|id| (id, Node::new(id, started))).collect(),
+            is_faulting: AtomicBool::new(true),
+            is_lull: AtomicBool::new(false),
+            administration: tokio::sync::Mutex::new(()),
+            elections: Notify::new(),
+            violated: Notify::new(),
+            next_replica: AtomicU64::new(1_000),
+            schedule: Mutex::default(),
+            random: Mutex::new(random),
             trace: Mutex::new(Trace { hash: 0xCBF2_9CE4_8422_2325, ..Trace::default() }),
-            started: Instant::now(),
-            wall_jump_ms: AtomicI64::new(0),
-            process: Mutex::new(None),
-            logged: Mutex::default(),
+            started,
         }
     }
 
@@ -70,28 +97,63 @@ impl World {
         self.choose(100) < percent
     }
 
-    /// Lets up to `max_us` microseconds pass.
-    pub(crate) async fn pause(&self, max_us: u64) {
-        tokio::time::sleep(Duration::from_micros(self.choose(max_us) + 1)).await;
+    /// One of several.
+    pub(crate) fn pick<T: Copy>(&self, from: &[T]) -> T {
+        let at = usize::try_from(self.choose(from.len() as u64)).expect("an index");
+        *from.get(at).expect("below the length")
     }
 
-    /// Moves the wall clock, to and fro.
-    pub(crate) fn jump_wall_clock(&self) {
-        let jump_ms = i64::try_from(self.choose(20_000)).expect("seconds") - 10_000;
-        self.wall_jump_ms.fetch_add(jump_ms, Ordering::SeqCst);
-        self.trace(&format!("wall clock jumps by {jump_ms} ms"));
+    /// Lets up to `max_ms` milliseconds pass.
+    pub(crate) async fn pause(&self, max_ms: u64) {
+        match self.choose(max_ms + 1) {
+            0 => tokio::task::yield_now().await,
+            ms => tokio::time::sleep(Duration::from_millis(ms)).await,
+        }
+    }
+
+    /// A node.
+    pub(crate) fn node(&self, id: NodeId) -> &Node {
+        self.nodes.get(&id).expect("nodes are made with the world")
+    }
+
+    /// The processes that run, by node.
+    pub(crate) fn processes(&self) -> Vec<(NodeId, Arc<Process>)> {
+        self.nodes.iter().filter_map(|(id, node)| Some((*id, node.process()?))).collect()
+    }
+
+    /// An id that no replica ever had.
+    pub(crate) fn new_replica(&self, shard: ShardId) -> ReplicaId {
+        let replica = ReplicaId(self.next_replica.fetch_add(1, Ordering::SeqCst));
+        self.ledger.lock().register(replica, shard);
+        replica
+    }
+
+    /// Records what goes wrong on purpose.
+    pub(crate) fn schedule(&self, what: &str) {
+        let at_ms = self.started.elapsed().as_millis();
+        self.schedule.lock().push(format!("{at_ms:>6} ms  {what}"));
+        self.trace(what);
+    }
+
+    /// Everything that went wrong on purpose.
+    pub(crate) fn schedule_lines(&self) -> Vec<String> {
+        self.schedule.lock().clone()
+    }
+
+    /// Records something that must not happen.
+    pub(crate) fn violation(&self, what: impl Into<String>) {
+        let what = what.into();
+        self.trace(&format!("VIOLATION {what}"));
+        self.history.lock().violation(what);
+        self.violated.notify_one();
     }
 
     /// Adds a line to the trace and to its hash.
     pub(crate) fn trace(&self, line: &str) {
-        let at_us = self.started.elapsed().as_micros();
-        let line = format!("{at_us:>9} {line}");
+        let at_ms = self.started.elapsed().as_millis();
+        let line = format!("{at_ms:>6} {line}");
         let mut trace = self.trace.lock();
-        // FNV-1a.
-        trace.hash = line
-            .bytes()
-            .chain([b'\n'])
-            .fold(trace.hash, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3));
+        trace.hash = fnv(trace.hash, line.as_bytes());
         trace.lines += 1;
         if trace.tail.len() == TAIL_LINES {
             trace.tail.pop_front();
@@ -104,45 +166,15 @@ impl World {
         let trace = self.trace.lock();
         (trace.hash, trace.lines, trace.tail.iter().cloned().collect())
     }
-
-    /// Remembers what is being logged.
-    pub(crate) fn note_logged(&self, batch: &LogBatch) {
-        let mut logged = self.logged.lock();
-        for (replica, writes) in &batch.replicas {
-            let entries = logged.entry(*replica).or_default();
-            entries.extend(writes.entries.iter().map(|entry| (entry.index.get(), entry.data.clone())));
-        }
-    }
-
-    /// The data of the entries that were last logged for a replica, by index.
-    pub(crate) fn logged(&self, replica: ReplicaId) -> BTreeMap<u64, Bytes> {
-        self.logged.lock().get(&replica).cloned().unwrap_or_default()
-    }
-
-    /// The process that runs now.
-    pub(crate) fn process(&self) -> Option<Arc<Process>> {
-        self.process.lock().clone()
-    }
-
-    /// Replaces the running process.
-    pub(crate) fn set_process(&self, process: Option<Arc<Process>>) -> Option<Arc<Process>> {
-        std::mem::replace(&mut *self.process.lock(), process)
-    }
-}
-
-impl Clock for World {
-    fn monotonic(&self) -> MonoTime {
-        MonoTime(self.started.elapsed())
-    }
-
-    fn wall_ms(&self) -> i64 {
-        let passed_ms = i64::try_from(self.started.elapsed().as_millis()).expect("a run takes minutes");
-        WALL_START_MS + passed_ms + self.wall_jump_ms.load(Ordering::SeqCst)
-    }
 }
 
 impl Entropy for World {
     fn next_u64(&self) -> u64 {
         self.random.lock().next_u64()
     }
+}
+
+/// FNV-1a, continued from `hash`.
+pub(crate) fn fnv(hash: u64, bytes: &[u8]) -> u64 {
+    bytes.iter().fold(hash, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01B3))
 }

@@ -1,25 +1,48 @@
-//! Fixed seeds, so that every test run meets the same crashes.
+//! Fixed seeds, so that every test run meets the same faults.
+
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use sim::{Options, run};
 
 /// Seeds that every test run runs.
 const SEEDS: u64 = 200;
+/// Threads that share them.
+const THREADS: usize = 2;
+
+/// A run that is short enough for a debug build.
+fn short(seed: u64) -> Options {
+    Options { clients: 4, operations: 5, faults: 4, ..Options::new(seed) }
+}
 
 #[test]
 fn no_seed_violates_anything() {
-    for seed in 0..SEEDS {
-        let report = run(Options::new(seed));
-        let (violations, tail) = (&report.violations, report.tail.join("\n"));
-        assert!(violations.is_empty(), "seed {seed}\n{tail}\n{violations:#?}");
-        assert!(report.answered > 0, "seed {seed} did nothing");
-    }
+    let next = AtomicU64::new(0);
+    let work = || {
+        loop {
+            let seed = next.fetch_add(1, Ordering::SeqCst);
+            if seed >= SEEDS {
+                return;
+            }
+            let report = run(short(seed));
+            let (violations, tail) = (&report.violations, report.tail.join("\n"));
+            assert!(violations.is_empty(), "seed {seed}\n{tail}\n{violations:#?}");
+            assert!(report.answered > 0, "seed {seed} did nothing");
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(work);
+        }
+    });
 }
 
 #[test]
 fn the_same_seed_runs_the_same_way_twice_and_another_one_does_not() {
-    let first = run(Options::new(7));
-    assert_eq!(first, run(Options::new(7)));
-    assert_ne!(first.trace_hash, run(Options::new(8)).trace_hash);
+    for seed in [7, 68, 100, 432] {
+        let first = run(short(seed));
+        assert_eq!(first, run(short(seed)));
+        assert_ne!(first.trace_hash, run(short(seed + 1)).trace_hash);
+    }
 }
 
 /// With `--features bugs`: each bug that is put back is found within the first few seeds.
@@ -27,7 +50,7 @@ fn the_same_seed_runs_the_same_way_twice_and_another_one_does_not() {
 #[test]
 fn every_bug_that_is_put_back_is_found() {
     for (name, bug) in replica::bugs::Bug::ALL {
-        let found = (0..1_000).find(|&seed| {
+        let found = (0..10_000).find(|&seed| {
             let options = Options { bug: Some(bug), ..Options::new(seed) };
             !run(options).violations.is_empty()
         });

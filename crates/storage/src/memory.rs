@@ -146,6 +146,20 @@ mod tests {
     }
 
     #[test]
+    fn a_write_that_failed_half_way_is_no_damage_after_a_crash() {
+        for seed in 0..20 {
+            let disk = MemoryDisk::new();
+            let (_, log) = disk.open().expect("an empty disk");
+            log.write(append(7, 1)).expect("written");
+            disk.fail_next_write(DiskPart::RaftLog);
+            log.write(append(7, 2)).expect_err("the write fails");
+            disk.crash(&mut chooser(seed));
+            let (_, log) = disk.open().expect("a torn tail");
+            assert_eq!(log.bounds(ReplicaId(7)), Ok(Some((LogIndex(1), LogIndex(1)))));
+        }
+    }
+
+    #[test]
     fn a_full_disk_refuses_writes() {
         let disk = MemoryDisk::new();
         disk.set_capacity_bytes(Some(60));

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
-use base::{Code, Error, LogIndex, MonoTime, ReplicaId};
+use base::{Code, Error, LogIndex, MonoTime, NodeId, ReplicaId};
 use raft::eraftpb::{Entry, Message};
 
 use super::Owner;
@@ -20,7 +20,8 @@ use crate::trace::Event;
 const PROOF_TICKS: u64 = 2;
 /// Ticks without a leader after which waiting commands are refused: whoever sent them may know of a better place.
 const LEADERLESS_TICKS_MAX: u64 = 100;
-
+/// Senders that this replica's membership does not have, at most.
+const STRANGERS_MAX: usize = 64;
 /// Ticks that a replica which is asked to stop gives another one to take over, and its last proposals to commit.
 const STOPPING_TICKS_MAX: u64 = 20;
 
@@ -36,7 +37,7 @@ impl<M: StateMachine> Owner<M> {
     pub(super) fn take_controls(&mut self) -> storage::Result<()> {
         for control in std::mem::take(&mut self.controls) {
             match control {
-                Control::Receive(message) => self.receive(message),
+                Control::Receive(from, message) => self.receive(from, message),
                 Control::Change(changes, answer) => {
                     let outcome = self.propose_change(&changes);
                     match outcome {
@@ -67,7 +68,15 @@ impl<M: StateMachine> Owner<M> {
         self.membership.nodes.keys().filter_map(matched).collect()
     }
 
-    fn receive(&mut self, message: Message) {
+    fn receive(&mut self, from: NodeId, message: Message) {
+        let sender = ReplicaId(message.from);
+        // A replica that is behind does not know of a member that joined since, and has to answer it all the same.
+        if !self.membership.nodes.contains_key(&sender) {
+            if self.strangers.len() >= STRANGERS_MAX {
+                self.strangers.clear();
+            }
+            self.strangers.insert(sender, from);
+        }
         self.trace(|| Event::received(&message));
         self.group.step(message, self.node.options.entropy.as_ref());
     }
@@ -81,7 +90,8 @@ impl<M: StateMachine> Owner<M> {
         for (replica, messages) in by_replica {
             messages.iter().for_each(|message| self.trace(|| Event::sent(message)));
             // A replica without a node was removed while the message was made.
-            if let Some(node) = self.membership.nodes.get(&replica) {
+            let node = self.membership.nodes.get(&replica).or_else(|| self.strangers.get(&replica));
+            if let Some(node) = node {
                 self.node.options.transport.send(*node, self.shard(), messages);
             }
         }
@@ -111,6 +121,8 @@ impl<M: StateMachine> Owner<M> {
     /// Begins a proof when a reader or an answer waits for one.
     pub(super) fn prove_if_wanted(&mut self) {
         let wanted = self.shared.proof_wanted.swap(false, Ordering::SeqCst);
+        #[cfg(feature = "bugs")]
+        self.serve_early();
         if wanted && self.group.leads() && !self.group.is_sole_voter() {
             self.prove();
         }
@@ -126,7 +138,7 @@ impl<M: StateMachine> Owner<M> {
             let held = self.holds_lease();
             // After a handover was tried, a vote may come at any time: there are no leases in this term any more.
             if self.handed_over != Some(term) {
-                self.shared.lease.extend(sent + LEASE);
+                self.shared.lease.extend(self.lease_end(sent));
             }
             self.shared.proved_ns.raise(nanos(sent) + 1);
             if !held && self.holds_lease() {
@@ -135,6 +147,15 @@ impl<M: StateMachine> Owner<M> {
             self.shared.readers.notify_waiters();
         }
         self.answer_proved();
+    }
+
+    /// Until when a proof that was sent then lets this replica answer reads by itself.
+    fn lease_end(&self, sent: MonoTime) -> MonoTime {
+        #[cfg(feature = "bugs")]
+        if let Some(end) = self.buggy_lease_end(sent) {
+            return end;
+        }
+        sent + LEASE
     }
 
     /// Answers commands that wrote nothing, whose proof has come and whose reads are committed.
@@ -164,6 +185,16 @@ impl<M: StateMachine> Owner<M> {
         if changes.contains(&MemberChange::Remove(own)) {
             return Err(refused("a primary cannot be removed: hand its role over first"));
         }
+        // A replica that has nothing yet can neither vote nor ask for a snapshot while nobody leads.
+        let is_empty = |change: &MemberChange| match *change {
+            MemberChange::Promote(replica) => {
+                self.group.matched(replica).is_none_or(|index| index.get() == 0)
+            }
+            MemberChange::AddLearner(..) | MemberChange::Remove(_) => false,
+        };
+        if changes.iter().any(is_empty) {
+            return Err(refused("a replica gets a vote only once it has the shard's state"));
+        }
         let index = self.group.propose_change(changes);
         index.ok_or_else(|| refused("an earlier change of the membership is not complete"))
     }
@@ -191,7 +222,8 @@ impl<M: StateMachine> Owner<M> {
     }
 
     fn transfer_to(&mut self, replica: ReplicaId) {
-        if !self.group.leads() || !self.membership.voters.contains(&replica) {
+        let is_own = replica == self.shared.name.replica;
+        if is_own || !self.group.leads() || !self.membership.voters.contains(&replica) {
             return;
         }
         // The lease ends first: the other replica may win its election at any time from now on.
@@ -257,6 +289,8 @@ impl<M: StateMachine> Owner<M> {
                 membership: membership.encode(),
             };
             self.trace(|| Event::Offers { to, index });
+            #[cfg(feature = "bugs")]
+            let view = self.buggy_view(view);
             let shared = self.shared.clone();
             let done = DoneGuard::new(move || {
                 shared.sending.lock().remove(&to);

@@ -305,7 +305,11 @@ impl Image {
         let mut torn = None;
         for record in tail {
             let left = surviving.entry(record.stream).or_default();
-            if *left > 0 {
+            if *left > 0 && codec::unseal(record.bytes.clone(), "a record").is_err() {
+                // A write that failed half-way: whatever follows it in its stream cannot be read either.
+                *left = 0;
+                torn.get_or_insert(record);
+            } else if *left > 0 {
                 *left -= 1;
                 self.records.push(record);
             } else if torn.is_none() && choose(2) == 0 {

@@ -1,0 +1,289 @@
+//! What goes wrong on purpose while clients run: processes, disks, clocks, the network, and combinations of them.
+//!
+//! Each fault is drawn at random, runs beside the clients and other faults, and ends by itself: what was cut is mended,
+//! what was stopped is started. Called by the run.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use base::NodeId;
+use storage::memory::DiskPart;
+
+use crate::groups::{self, SHARD};
+use crate::network::Weather;
+use crate::process::Process;
+use crate::repair;
+use crate::world::World;
+
+/// How a process may end.
+#[derive(Clone, Copy, Debug)]
+enum Ending {
+    PowerOff,
+    Kill,
+    FailedFsync,
+    FullDisk,
+    Shutdown,
+}
+
+const ENDINGS: [Ending; 7] = [
+    Ending::PowerOff,
+    Ending::PowerOff,
+    Ending::Kill,
+    Ending::Kill,
+    Ending::FailedFsync,
+    Ending::FullDisk,
+    Ending::Shutdown,
+];
+
+/// One fault, from its beginning to its end.
+pub(crate) async fn inject(world: Arc<World>) {
+    match world.choose(23) {
+        0..=3 => end_and_start(&world, target(&world)).await,
+        4 => end_and_start_several(&world).await,
+        5..=6 => pause(&world, target(&world)).await,
+        7 => stall(&world, target(&world)).await,
+        8..=11 => partition(&world).await,
+        12 => storm(&world).await,
+        13 => jump(&world, target(&world)),
+        14..=15 => ambush(&world).await,
+        16..=17 => quiet_failover(&world).await,
+        18 => hand_over(&world).await,
+        19..=20 => repair::reshape(&world).await,
+        21 => repair::lose_a_disk(&world, false).await,
+        _ => repair::lose_a_disk(&world, true).await,
+    }
+}
+
+/// The usual weather of a run.
+pub(crate) fn usual_weather(world: &World) -> Weather {
+    Weather {
+        delay_ms: world.pick(&[0, 2, 10]),
+        slow_percent: world.pick(&[0, 0, 5]),
+        slow_ms: world.pick(&[50, 400]),
+        loss_percent: world.pick(&[0, 0, 1]),
+        double_percent: world.pick(&[0, 2, 20]),
+    }
+}
+
+/// A node for a fault: often the one that leads.
+fn target(world: &World) -> NodeId {
+    let nodes: Vec<NodeId> = world.nodes.keys().copied().collect();
+    let leader = groups::leader_node(world, SHARD).filter(|_| world.chance(50));
+    leader.unwrap_or_else(|| world.pick(&nodes))
+}
+
+async fn sleep_ms(ms: u64) {
+    tokio::time::sleep(Duration::from_millis(ms)).await;
+}
+
+/// How long something lasts: mostly short, sometimes longer than any timeout.
+fn span_ms(world: &World) -> u64 {
+    let max_ms = world.pick(&[50, 300, 1_000, 1_000, 5_000]);
+    world.choose(max_ms) + 1
+}
+
+async fn end_and_start(world: &Arc<World>, node: NodeId) {
+    let ending = world.pick(&ENDINGS);
+    let down_ms = span_ms(world);
+    end_for(world, node, ending, down_ms).await;
+}
+
+async fn end_and_start_several(world: &Arc<World>) {
+    let ending = world.pick(&ENDINGS);
+    let nodes: Vec<NodeId> = world.nodes.keys().copied().filter(|_| world.chance(70)).collect();
+    let downs: Vec<_> = nodes.into_iter().map(|node| (node, span_ms(world))).collect();
+    let ending_all = downs.into_iter().map(|(node, down_ms)| end_for(world, node, ending, down_ms));
+    futures::future::join_all(ending_all).await;
+}
+
+/// Ends a node's process, and starts another one on its disk.
+async fn end_for(world: &Arc<World>, node: NodeId, ending: Ending, down_ms: u64) {
+    let Ok(_busy) = world.node(node).busy.try_lock() else { return };
+    let Some(process) = world.node(node).process() else { return };
+    world.schedule(&format!("{node}: {ending:?}, down for {down_ms} ms"));
+    end(world, node, &process, ending).await;
+    drop(process);
+    sleep_ms(down_ms).await;
+    start(world, node).await;
+}
+
+/// Starts a node's process. One that does not start is a violation.
+pub(crate) async fn start(world: &Arc<World>, node: NodeId) {
+    if let Err(what) = world.node(node).start(world).await {
+        world.violation(what);
+    }
+}
+
+async fn end(world: &World, node: NodeId, process: &Process, ending: Ending) {
+    let place = world.node(node);
+    match ending {
+        Ending::PowerOff => place.power_off(world),
+        Ending::Kill => place.kill(),
+        Ending::FailedFsync => {
+            let part = if world.chance(70) { DiskPart::RaftLog } else { DiskPart::Store };
+            process.expect_fault();
+            match world.chance(70) {
+                true => place.disk().fail_next_fsync(part),
+                false => place.disk().fail_next_write(part),
+            }
+            await_fault(process).await;
+            place.power_off(world);
+        }
+        Ending::FullDisk => {
+            process.expect_fault();
+            let disk = place.disk();
+            disk.set_capacity_bytes(Some(disk.used_bytes() + world.choose(2_000)));
+            await_fault(process).await;
+            place.kill();
+            disk.set_capacity_bytes(None);
+        }
+        Ending::Shutdown => {
+            let ended = tokio::time::timeout(Duration::from_secs(60), process.host.shutdown()).await;
+            match ended {
+                Ok(Ok(())) => {}
+                Ok(Err(fault)) => world.violation(format!("shutting down {node}: {fault}")),
+                Err(_) => world.violation(format!("shutting down {node} takes forever")),
+            }
+            place.kill();
+        }
+    }
+}
+
+/// Waits until the process meets the fault that was ordered; it may never touch that part of the disk.
+async fn await_fault(process: &Process) {
+    let _ = tokio::time::timeout(Duration::from_secs(2), process.host.faulted()).await;
+}
+
+async fn pause(world: &Arc<World>, node: NodeId) {
+    let Ok(_busy) = world.node(node).busy.try_lock() else { return };
+    let Some(process) = world.node(node).process() else { return };
+    let pause_ms = span_ms(world);
+    world.schedule(&format!("{node}: stands still for {pause_ms} ms"));
+    process.pause();
+    sleep_ms(pause_ms).await;
+    world.trace(&format!("{node} goes on"));
+    process.resume();
+}
+
+async fn stall(world: &World, node: NodeId) {
+    let stall_ms = span_ms(world);
+    world.schedule(&format!("{node}: an fsync hangs for {stall_ms} ms"));
+    if let Some(process) = world.node(node).process() {
+        process.stall_fsync(stall_ms);
+    }
+}
+
+fn jump(world: &World, node: NodeId) {
+    let jump_ms = world.node(node).clock.jump(world);
+    world.schedule(&format!("{node}: the wall clock jumps by {jump_ms} ms"));
+}
+
+async fn storm(world: &World) {
+    let weather = Weather {
+        delay_ms: world.pick(&[5, 40]),
+        slow_percent: 20,
+        slow_ms: world.pick(&[200, 1_000]),
+        loss_percent: world.pick(&[0, 10, 30]),
+        double_percent: world.pick(&[0, 30]),
+    };
+    let storm_ms = 500 + span_ms(world);
+    world.schedule(&format!("{weather:?} for {storm_ms} ms"));
+    world.network.set_weather(weather);
+    sleep_ms(storm_ms).await;
+    world.network.set_weather(usual_weather(world));
+}
+
+/// Cuts directions for a while.
+async fn cut_for(world: &World, directions: BTreeSet<(NodeId, NodeId)>, cut_ms: u64) {
+    world.schedule(&format!("cut for {cut_ms} ms: {directions:?}"));
+    world.network.cut(&directions);
+    sleep_ms(cut_ms).await;
+    world.trace(&format!("mended: {directions:?}"));
+    world.network.mend(&directions);
+}
+
+fn others(world: &World, node: NodeId) -> Vec<NodeId> {
+    world.nodes.keys().copied().filter(|other| *other != node).collect()
+}
+
+/// All directions between a node and the rest.
+fn isolation(world: &World, node: NodeId) -> BTreeSet<(NodeId, NodeId)> {
+    others(world, node).into_iter().flat_map(|other| [(node, other), (other, node)]).collect()
+}
+
+async fn partition(world: &World) {
+    let node = target(world);
+    let others = others(world, node);
+    let other = world.pick(&others);
+    let directions = match world.choose(6) {
+        0 | 1 => isolation(world, node),
+        2 => others.iter().map(|other| (node, *other)).collect(),
+        3 => others.iter().map(|other| (*other, node)).collect(),
+        4 => [(node, other), (other, node)].into(),
+        _ => [world.pick(&[(node, other), (other, node)])].into(),
+    };
+    let cut_ms = 200 + span_ms(world);
+    cut_for(world, directions, cut_ms).await;
+}
+
+async fn hand_over(world: &World) {
+    let shard = world.pick(&groups::GROUPS);
+    let Some(leader) = groups::leader(world, shard) else { return };
+    let voters = leader.membership().voters.clone();
+    groups::transfer(world, shard, world.pick(&voters)).await;
+}
+
+/// Waits for the next election, provoked if need be, and hits the winner at once: it is cut off before what it does as a
+/// leader can spread, or it loses its power, and so may those that voted for it.
+async fn ambush(world: &Arc<World>) {
+    let elected = world.elections.notified();
+    if world.chance(70) {
+        hand_over(world).await;
+    }
+    if tokio::time::timeout(Duration::from_secs(3), elected).await.is_err() {
+        return;
+    }
+    world.pause(world.pick(&[0, 3, 30])).await;
+    let Some(winner) = groups::leader_node(world, SHARD) else { return };
+    let cut_ms = 300 + span_ms(world);
+    let hit_winner = world.chance(30);
+    let voters: Vec<NodeId> = others(world, winner).into_iter().filter(|_| world.chance(40)).collect();
+    let crash = |node| end_for(world, node, Ending::PowerOff, 1);
+    futures::join!(
+        cut_for(world, isolation(world, winner), cut_ms),
+        async {
+            if hit_winner {
+                crash(winner).await;
+            }
+        },
+        futures::future::join_all(voters.into_iter().map(crash)),
+    );
+}
+
+/// Clients only read while a leader loses a follower, and, a little later, the others: what it still believes of itself
+/// then shows in what it answers. Perhaps those others restart just before.
+async fn quiet_failover(world: &Arc<World>) {
+    let Some(leader) = groups::leader_node(world, SHARD) else { return };
+    let mut others = others(world, leader);
+    let first = world.pick(&others);
+    others.retain(|other| *other != first);
+    world.is_lull.store(true, Ordering::SeqCst);
+    world.schedule(&format!("clients only read, to fail {leader} over to {first}"));
+    sleep_ms(200 + world.choose(200)).await;
+    let both = |other: NodeId| [(leader, other), (other, leader)];
+    let total_ms = 1_500 + world.choose(1_500);
+    let early = BTreeSet::from(both(first));
+    let late: BTreeSet<_> = others.iter().flat_map(|other| both(*other)).collect();
+    let wait_ms = world.choose(1_200);
+    let restarts = world.chance(60);
+    futures::join!(cut_for(world, early, total_ms), async {
+        sleep_ms(wait_ms).await;
+        let restart = others.iter().filter(|_| restarts).map(|other| end_for(world, *other, Ending::Kill, 1));
+        futures::join!(cut_for(world, late, total_ms.saturating_sub(wait_ms)), async {
+            futures::future::join_all(restart).await;
+            world.is_lull.store(false, Ordering::SeqCst);
+        });
+    });
+}

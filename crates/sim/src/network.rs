@@ -1,0 +1,198 @@
+//! The network between nodes: late, lossy, doubling, reordering, and cut in one direction or in both.
+//!
+//! Processes send through it, faults change its weather. A batch of messages travels as one piece and may overtake
+//! another; a snapshot travels chunk by chunk. Always holds: what arrives is what was sent.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::{NodeId, ShardId};
+use parking_lot::Mutex;
+use raft::eraftpb::Message;
+use replica::Host;
+use replica::snapshot::{Chunk, NotInstalled, SnapshotHeader, SnapshotOffer};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::world::World;
+
+/// Pairs in one chunk of a simulated snapshot: few, so that there are many chunks.
+const CHUNK_PAIRS: usize = 40;
+/// How long the sender of a snapshot waits for the end of its installation, in seconds.
+const INSTALL_SECONDS_MAX: u64 = 10;
+
+/// See the module's comment.
+#[derive(Default)]
+pub(crate) struct Network {
+    weather: Mutex<Weather>,
+    /// Directions in which nothing arrives, each as often as somebody cut it.
+    cut: Mutex<Vec<(NodeId, NodeId)>>,
+}
+
+/// What the network does to what it carries.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Weather {
+    /// The usual way takes up to this long.
+    pub(crate) delay_ms: u64,
+    /// Out of a hundred, how many take longer.
+    pub(crate) slow_percent: u64,
+    /// Up to how long those take.
+    pub(crate) slow_ms: u64,
+    /// Out of a hundred, how many are lost.
+    pub(crate) loss_percent: u64,
+    /// Out of a hundred, how many arrive twice.
+    pub(crate) double_percent: u64,
+}
+
+/// A part of a snapshot on its way; `None` after the last one.
+type Part = Option<Chunk>;
+
+impl Network {
+    /// Replaces the weather, and returns the one before.
+    pub(crate) fn set_weather(&self, weather: Weather) -> Weather {
+        std::mem::replace(&mut self.weather.lock(), weather)
+    }
+
+    /// Cuts directions.
+    pub(crate) fn cut(&self, directions: &BTreeSet<(NodeId, NodeId)>) {
+        self.cut.lock().extend(directions);
+    }
+
+    /// Takes one cut of each direction back.
+    pub(crate) fn mend(&self, directions: &BTreeSet<(NodeId, NodeId)>) {
+        let mut cut = self.cut.lock();
+        for direction in directions {
+            if let Some(at) = cut.iter().position(|other| other == direction) {
+                cut.swap_remove(at);
+            }
+        }
+    }
+
+    /// Everything arrives again.
+    pub(crate) fn heal(&self) {
+        self.cut.lock().clear();
+    }
+
+    fn is_cut(&self, from: NodeId, to: NodeId) -> bool {
+        self.cut.lock().contains(&(from, to))
+    }
+
+    fn delay(&self, world: &World) -> Duration {
+        let Weather { delay_ms, slow_percent, slow_ms, .. } = *self.weather.lock();
+        let max_ms = if world.chance(slow_percent) { slow_ms } else { delay_ms };
+        Duration::from_millis(world.choose(max_ms + 1))
+    }
+}
+
+impl World {
+    /// Sends messages of one replica to another.
+    pub(crate) fn carry(self: &Arc<Self>, from: NodeId, to: NodeId, shard: ShardId, messages: Vec<Message>) {
+        let Weather { loss_percent, double_percent, .. } = *self.network.weather.lock();
+        if self.network.is_cut(from, to) || self.chance(loss_percent) {
+            return;
+        }
+        if self.chance(double_percent) {
+            self.carry_once(from, to, shard, messages.clone());
+        }
+        self.carry_once(from, to, shard, messages);
+    }
+
+    fn carry_once(self: &Arc<Self>, from: NodeId, to: NodeId, shard: ShardId, messages: Vec<Message>) {
+        let (world, delay) = (self.clone(), self.network.delay(self));
+        tokio::spawn(async move {
+            tokio::time::sleep(delay).await;
+            if !world.network.is_cut(from, to) {
+                world.deliver(from, to, shard, messages);
+            }
+        });
+    }
+
+    fn deliver(&self, from: NodeId, to: NodeId, shard: ShardId, messages: Vec<Message>) {
+        let Some(process) = self.node(to).process() else { return };
+        let host = process.host.clone();
+        let receive = move || messages.into_iter().for_each(|message| host.receive(from, shard, message));
+        match process.is_paused() {
+            // Whatever comes meanwhile waits in the sockets' buffers.
+            true => process.spawn(Box::pin(async move { receive() })),
+            false => receive(),
+        }
+    }
+
+    /// Lets one piece travel. Returns whether it arrives.
+    async fn hop(&self, from: NodeId, to: NodeId) -> bool {
+        tokio::time::sleep(self.network.delay(self)).await;
+        let loss_percent = self.network.weather.lock().loss_percent;
+        !self.network.is_cut(from, to) && !self.chance(loss_percent)
+    }
+
+    /// Brings a snapshot to a node, and its acknowledgement back. Runs in the sender's process; the receiving end runs in
+    /// the other.
+    pub(crate) async fn convey(self: Arc<Self>, from: NodeId, to: NodeId, offer: SnapshotOffer) {
+        let shard = offer.header.shard;
+        if !self.hop(from, to).await {
+            return;
+        }
+        let Some(process) = self.node(to).process() else { return };
+        let (parts, arriving) = mpsc::channel(2);
+        let (tell, told) = oneshot::channel();
+        let receiving = receive(process.host.clone(), offer.header.clone(), arriving);
+        process.spawn(Box::pin(async move {
+            // A sender that is gone does not listen.
+            let _ = tell.send(receiving.await);
+        }));
+        drop(process);
+        if !self.send_parts(from, to, &offer, parts).await {
+            self.trace(&format!("a snapshot from {from} to {to} is lost on its way"));
+            return;
+        }
+        let outcome = tokio::time::timeout(Duration::from_secs(INSTALL_SECONDS_MAX), told).await;
+        let Ok(Ok(installed)) = outcome else { return };
+        let answer = match installed {
+            Ok(message) => message,
+            Err(NotInstalled::NotNeeded(message)) => *message,
+            Err(NotInstalled::Damaged | NotInstalled::Fault(_)) => return,
+        };
+        if self.hop(to, from).await {
+            self.deliver(to, from, shard, vec![answer]);
+        }
+    }
+
+    async fn send_parts(
+        &self,
+        from: NodeId,
+        to: NodeId,
+        offer: &SnapshotOffer,
+        parts: mpsc::Sender<Part>,
+    ) -> bool {
+        for chunk in offer.chunks(None) {
+            // The sender's store is gone, and so is its process.
+            let Ok(chunk) = chunk else { return false };
+            for pairs in chunk.pairs.chunks(CHUNK_PAIRS) {
+                let mut part = Chunk::new(pairs.to_vec());
+                if self.chance(1) {
+                    part.checksum ^= 1;
+                }
+                if !self.hop(from, to).await || self.chance(1) || parts.send(Some(part)).await.is_err() {
+                    return false;
+                }
+            }
+        }
+        parts.send(None).await.is_ok()
+    }
+}
+
+async fn receive(
+    host: Host,
+    header: SnapshotHeader,
+    mut parts: mpsc::Receiver<Part>,
+) -> Result<Message, NotInstalled> {
+    let mut receiver = host.begin_snapshot(header).await?;
+    loop {
+        match parts.recv().await {
+            Some(Some(chunk)) => receiver.add(chunk).await?,
+            Some(None) => return host.install_snapshot(receiver).await,
+            // The sender gave up, or its node is gone.
+            None => return Err(NotInstalled::Damaged),
+        }
+    }
+}
