@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use base::id::CATALOG_SHARD;
-use base::{Generation, LogIndex, NodeId, ReplicaId, ShardId};
+use base::{LogIndex, NodeId, ReplicaId, ShardId};
 use raft::eraftpb::{Message, MessageType};
 use storage::{Fault, KeyspaceName, ReplicaLogState};
 
@@ -88,7 +88,8 @@ impl<S: StateMachine, C: StateMachine> HostOf<S, C> {
                 present.name.generation
             }
             Some(present) if present.name.replica > header.to => return Err(NotInstalled::Damaged),
-            _ => Generation(0),
+            // The first one belongs to whoever may be creating the replica right now.
+            _ => open::FIRST_GENERATION,
         };
         let generation = self.inner.new_generation(header.to, current);
         let name = KeyspaceName { shard: header.shard, replica: header.to, generation };

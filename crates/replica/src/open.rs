@@ -31,7 +31,7 @@ const INSTALLING_KEY: &str = "installing";
 const INITIAL_TERM: Term = Term(1);
 /// The kind of entries that carry changes of keys; the others change the membership.
 const NORMAL: u8 = 0;
-const FIRST_GENERATION: Generation = Generation(1);
+pub(crate) const FIRST_GENERATION: Generation = Generation(1);
 
 /// An opened replica, its owner loop running.
 pub(crate) struct Opened<M: StateMachine> {
