@@ -88,7 +88,7 @@ impl<S: StateMachine, C: StateMachine> HostOf<S, C> {
                 present.name.generation
             }
             Some(present) if present.name.replica > header.to => return Err(NotInstalled::Damaged),
-            // Above that of a replica that is being created here: its shard's first message may come before that is done.
+            // The first one belongs to whoever may be creating the replica right now.
             _ => open::FIRST_GENERATION,
         };
         let generation = self.inner.new_generation(header.to, current);
