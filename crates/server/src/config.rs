@@ -143,7 +143,7 @@ fn parse(text: &str) -> Result<(ConfigFile, Vec<ConfiguredNode>), Vec<Mistake>> 
     })?;
     let mut check = Check { text, mistakes: Vec::new(), seen: BTreeMap::new() };
     let nodes: Vec<ConfiguredNode> = file.nodes.iter().filter_map(|node| check.node(node)).collect();
-    check.replication_factor(&file, &nodes);
+    check.replication_factor(&file);
     check.loopback(&file, &nodes);
     match check.mistakes.is_empty() {
         true => Ok((file, nodes)),
@@ -178,7 +178,13 @@ impl Check<'_> {
             self.wrong(&node.name, "a node needs a name".to_owned());
         }
         self.once("node name", &node.name, name.clone());
-        let listen = self.address(&node.name, node.listen.as_ref(), || address("127.0.0.1"))?;
+        let before = self.mistakes.len();
+        let listen = self.address(&node.name, node.listen.as_ref(), || address("127.0.0.1"));
+        // What follows from an address that is wrong already is not a second mistake.
+        if self.mistakes.len() > before && node.peer.is_none() {
+            return None;
+        }
+        let listen = listen?;
         let peer = self.address(&node.name, node.peer.as_ref(), || {
             Ok(SocketAddr::new(listen.ip(), peer_port(listen.port())))
         })?;
@@ -232,15 +238,19 @@ impl Check<'_> {
         }
     }
 
-    fn replication_factor(&mut self, file: &ConfigFile, nodes: &[ConfiguredNode]) {
+    fn replication_factor(&mut self, file: &ConfigFile) {
         let Some(factor) = &file.cluster.replication_factor else { return };
-        let (value, storage) = (*factor.get_ref(), nodes.iter().filter(|node| node.storage).count());
+        let holds_data = |node: &&NodeSection| {
+            let named = |role: &Spanned<String>| role.get_ref() == STORAGE_ROLE;
+            node.roles.as_ref().is_none_or(|roles| roles.iter().any(named))
+        };
+        let (value, storage) = (*factor.get_ref(), file.nodes.iter().filter(holds_data).count());
         if value == 0 || value > REPLICATION_FACTOR_MAX {
             self.wrong(
                 factor,
                 format!("a replication factor is from 1 to {REPLICATION_FACTOR_MAX}, not {value}"),
             );
-        } else if !nodes.is_empty() && u32::try_from(storage).is_ok_and(|storage| storage < value) {
+        } else if !file.nodes.is_empty() && u32::try_from(storage).is_ok_and(|storage| storage < value) {
             self.wrong(
                 factor,
                 format!("the replication factor is {value}, and only {storage} nodes have the role '{STORAGE_ROLE}'"),
