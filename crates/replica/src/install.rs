@@ -8,7 +8,7 @@ use std::sync::Arc;
 use base::id::CATALOG_SHARD;
 use base::{LogIndex, NodeId, ReplicaId, ShardId};
 use raft::eraftpb::{Message, MessageType};
-use storage::{Fault, KeyspaceName, ReplicaLogState};
+use storage::{Fault, KeyspaceName, LogBatch, RaftLog, ReplicaLogState};
 
 use crate::host::HostOf;
 use crate::machine::StateMachine;
@@ -119,7 +119,7 @@ impl<S: StateMachine, C: StateMachine> HostOf<S, C> {
         };
         self.stop_replica(header.shard).await;
         let node = &self.inner.node;
-        if older.is_none() && self.goes_on(&header).map_err(|fault| stop(node, fault))? {
+        if older.is_none() && self.goes_on(&header).await.map_err(|fault| stop(node, fault))? {
             return Err(NotInstalled::NotNeeded(Box::new(header.acknowledgement(header.index))));
         }
         receiver.installed = true;
@@ -127,17 +127,15 @@ impl<S: StateMachine, C: StateMachine> HostOf<S, C> {
         Ok(header.acknowledgement(header.index))
     }
 
-    /// Opens the replica, which was stopped, as it was when its log has the last entry that the snapshot covers: it may have
+    /// Opens the replica, which was stopped, as it was when its log reaches as far as the snapshot: it may have
     /// acknowledged entries after that, which the snapshot would take away.
-    fn goes_on(&self, header: &SnapshotHeader) -> storage::Result<bool> {
+    async fn goes_on(&self, header: &SnapshotHeader) -> storage::Result<bool> {
         let node = &self.inner.node;
-        let Some(state) = node.options.raft_log.state(header.to)? else { return Ok(false) };
-        let bounds = node.options.raft_log.bounds(header.to)?;
-        if bounds.is_none_or(|(first, last)| header.index < first || header.index > last) {
-            return Ok(false);
-        }
-        let entries = node.options.raft_log.entries(header.to, header.index, header.index.next(), 1)?;
-        if entries.first().is_none_or(|entry| entry.term != header.index_term) {
+        // What the owner loop submitted last, and did not wait for, is then in what is read.
+        node.write_log(LogBatch::default()).await?;
+        let raft_log = node.options.raft_log.as_ref();
+        let Some(state) = raft_log.state(header.to)? else { return Ok(false) };
+        if !has_what_is_covered(raft_log, &state, header)? {
             return Ok(false);
         }
         self.open_and_list(header.shard, header.to, &state)?;
@@ -196,6 +194,23 @@ fn answer_of_one_that_is_not_here(message: &Message) -> Option<Message> {
     }
 }
 
+/// Whether a replica has everything that a snapshot covers: it has compacted that far, since its last look, or its log has
+/// the last covered entry.
+fn has_what_is_covered(
+    log: &dyn RaftLog,
+    state: &ReplicaLogState,
+    header: &SnapshotHeader,
+) -> storage::Result<bool> {
+    if state.truncated_index >= header.index {
+        return Ok(true);
+    }
+    if log.bounds(header.to)?.is_none_or(|(first, last)| header.index < first || header.index > last) {
+        return Ok(false);
+    }
+    let entries = log.entries(header.to, header.index, header.index.next(), 1)?;
+    Ok(entries.first().is_some_and(|entry| entry.term == header.index_term))
+}
+
 /// A fault of the storage stops the node.
 fn stop(node: &Node, fault: Fault) -> NotInstalled {
     node.latch.set(fault.clone());
@@ -206,5 +221,68 @@ fn check_needed(header: &SnapshotHeader, commit: LogIndex) -> Result<(), NotInst
     match commit >= header.index {
         true => Err(NotInstalled::NotNeeded(Box::new(header.acknowledgement(commit)))),
         false => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base::{Generation, Term};
+    use bytes::Bytes;
+    use storage::memory::MemoryDisk;
+    use storage::{LogEntry, ReplicaWrites};
+
+    use super::*;
+
+    const REPLICA: ReplicaId = ReplicaId(7);
+
+    /// A log of term 4 that is compacted up to one index and reaches to another.
+    fn log(truncated: u64, last: u64) -> (storage::memory::MemoryRaftLog, ReplicaLogState) {
+        let (_, log) = MemoryDisk::new().open().expect("an empty disk");
+        let state = ReplicaLogState {
+            shard: ShardId(2),
+            term: Term(4),
+            vote: None,
+            commit: LogIndex(truncated),
+            generation: Generation(1),
+            truncated_index: LogIndex(truncated),
+            truncated_term: Term(4),
+            membership: Bytes::new(),
+        };
+        let entry = |index| LogEntry { index: LogIndex(index), term: Term(4), kind: 0, data: Bytes::new() };
+        let entries = (truncated + 1..=last).map(entry).collect();
+        let writes = ReplicaWrites { entries, state: Some(state.clone()), ..ReplicaWrites::default() };
+        let batch = LogBatch { replicas: vec![(REPLICA, writes)], node: Vec::new() };
+        log.write(batch).expect("written");
+        (log, state)
+    }
+
+    fn has((log, state): (storage::memory::MemoryRaftLog, ReplicaLogState), index: u64, term: u64) -> bool {
+        let header = SnapshotHeader {
+            shard: ShardId(2),
+            from: ReplicaId(8),
+            to: REPLICA,
+            term: Term(5),
+            index: LogIndex(index),
+            index_term: Term(term),
+            membership: Bytes::new(),
+        };
+        has_what_is_covered(&log, &state, &header).expect("readable")
+    }
+
+    #[test]
+    fn a_log_that_reaches_beyond_a_snapshot_is_kept() {
+        assert!(has(log(1, 9), 5, 4));
+        assert!(has(log(1, 9), 9, 4));
+        // The replica caught up and compacted while it was being stopped.
+        assert!(has(log(7, 9), 5, 4));
+        assert!(has(log(9, 9), 5, 4));
+        assert!(has(log(5, 5), 5, 4));
+    }
+
+    #[test]
+    fn a_log_that_ends_before_a_snapshot_or_differs_from_it_is_replaced() {
+        assert!(!has(log(1, 9), 10, 4));
+        assert!(!has(log(9, 9), 10, 4));
+        assert!(!has(log(1, 9), 5, 5));
     }
 }

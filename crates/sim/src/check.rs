@@ -13,7 +13,7 @@ use query::state::ShardState;
 use replica::entry;
 use storage::{Direction, KvBatch, View};
 
-use crate::groups::{SHARD, initial_state};
+use crate::groups::initial_batch;
 use crate::history::{History, Holding};
 use crate::register::is_linearizable;
 use crate::request::list_items;
@@ -149,9 +149,7 @@ pub(crate) fn check_replay(
     stored: &BTreeMap<Bytes, Bytes>,
 ) {
     let mut model = BTreeMap::new();
-    if shard == SHARD {
-        apply(&mut model, initial_state().initial_batch());
-    }
+    apply(&mut model, initial_batch(shard));
     for (index, data) in committed.iter().filter(|(_, data)| !data.is_empty()) {
         match entry::decode(data) {
             Ok(entry) => apply(&mut model, entry.batch),

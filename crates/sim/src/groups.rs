@@ -48,15 +48,23 @@ pub(crate) fn register_founders(world: &World) {
 pub(crate) async fn found(host: &Host, world: &World, node: NodeId) -> base::Result<()> {
     let replica = |shard| first_replica(shard, node);
     let catalog = first_members(world, CATALOG_SHARD);
-    host.create_catalog(replica(CATALOG_SHARD), &catalog, initial_catalog()).await?;
+    host.create_catalog(replica(CATALOG_SHARD), &catalog, initial_batch(CATALOG_SHARD)).await?;
     let shard = first_members(world, SHARD);
-    host.create_replica(SHARD, replica(SHARD), &shard, initial_state().initial_batch()).await?;
+    host.create_replica(SHARD, replica(SHARD), &shard, initial_batch(SHARD)).await?;
     Ok(())
 }
 
 /// The membership of a group that only one node has.
 pub(crate) fn sole_voter(replica: ReplicaId, node: NodeId) -> Membership {
     Membership::sole_voter(replica, node)
+}
+
+/// The first state of either group.
+pub(crate) fn initial_batch(shard: ShardId) -> KvBatch {
+    match shard {
+        CATALOG_SHARD => initial_catalog(),
+        _ => initial_state().initial_batch(),
+    }
 }
 
 /// The catalog's first state: a cluster with a node that can hold data.

@@ -126,13 +126,11 @@ async fn make_up_for(world: &Arc<World>, shard: ShardId, node: NodeId, old: Repl
 async fn bring_back(world: &Arc<World>, shard: ShardId, node: NodeId, old: ReplicaId) {
     let Some(process) = world.node(node).process() else { return };
     let membership = groups::first_members(world, shard);
+    let batch = groups::initial_batch(shard);
     // A process that ends meanwhile brings nothing back.
     let _ = match shard == SHARD {
-        true => {
-            let batch = groups::initial_state().initial_batch();
-            process.host.create_replica(shard, old, &membership, batch).await.is_ok()
-        }
-        false => process.host.create_catalog(old, &membership, storage::KvBatch::default()).await.is_ok(),
+        true => process.host.create_replica(shard, old, &membership, batch).await.is_ok(),
+        false => process.host.create_catalog(old, &membership, batch).await.is_ok(),
     };
 }
 

@@ -335,7 +335,7 @@ impl Backend for Recorder {
     }
 
     async fn cluster_status(&self) -> Document {
-        doc! {
+        bson::doc! {
             "cluster": "test",
             "replicationFactor": 3_i64,
             "answeredBy": 1_i64,
