@@ -112,6 +112,8 @@ codes! {
     CONFLICTING_UPDATE_OPERATORS = 40, "ConflictingUpdateOperators";
     CURSOR_NOT_FOUND = 43, "CursorNotFound";
     NAMESPACE_EXISTS = 48, "NamespaceExists";
+    FAILED_TO_SATISFY_READ_PREFERENCE = 133, "FailedToSatisfyReadPreference";
+    MAX_STALENESS_OUT_OF_RANGE = 160, "MaxStalenessOutOfRange";
     MAX_TIME_MS_EXPIRED = 50, "MaxTimeMSExpired";
     DOLLAR_PREFIXED_FIELD_NAME = 52, "DollarPrefixedFieldName";
     INVALID_ID_FIELD = 53, "InvalidIdField";

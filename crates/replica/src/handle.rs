@@ -203,6 +203,15 @@ impl<M: StateMachine> ReplicaHandle<M> {
         }
     }
 
+    /// How long ago this replica had everything that its leader had committed, as far as it heard: nothing on the leader.
+    pub fn staleness(&self) -> Duration {
+        if self.is_leader() {
+            return Duration::ZERO;
+        }
+        let now = nanos(self.node.options.clock.monotonic());
+        Duration::from_nanos(now.saturating_sub(self.shared.fresh_ns.get()))
+    }
+
     /// Whether the replica has ended: it was dropped, replaced, or its node stops.
     pub fn is_stopped(&self) -> bool {
         self.shared.stopped.load(Ordering::SeqCst)

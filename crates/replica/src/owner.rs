@@ -85,6 +85,8 @@ pub(crate) struct Owner<M: StateMachine> {
     controls: Vec<Control>,
     /// Where replicas are that wrote to this one and that its membership does not have.
     strangers: BTreeMap<ReplicaId, NodeId>,
+    /// The highest index that a leader said was committed.
+    leader_commit: LogIndex,
     ticks: u64,
     leaderless_ticks: u64,
     stopping_ticks: u64,
@@ -156,6 +158,7 @@ impl<M: StateMachine> Owner<M> {
             control,
             controls: Vec::new(),
             strangers: BTreeMap::new(),
+            leader_commit: LogIndex(0),
             ticks: 0,
             leaderless_ticks: 0,
             stopping_ticks: 0,

@@ -60,6 +60,9 @@ pub(crate) struct Shared<S> {
     pub(crate) proved_ns: Mark,
     /// Whether a reader waits for such a proof.
     pub(crate) proof_wanted: AtomicBool,
+    /// When this replica last had everything that its leader said was committed, in nanoseconds of the node's monotonic
+    /// clock.
+    pub(crate) fresh_ns: Mark,
     /// The replica that leads as far as is known here; 0 for none.
     pub(crate) leader: AtomicU64,
     /// Who belongs to the group, as of what is committed here.
@@ -105,6 +108,7 @@ impl<S> Shared<S> {
             lease: Lease::default(),
             proved_ns: Mark::default(),
             proof_wanted: AtomicBool::new(false),
+            fresh_ns: Mark::default(),
             leader: AtomicU64::new(0),
             membership: ArcSwap::from_pointee(membership),
             sending: Mutex::default(),

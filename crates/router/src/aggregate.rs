@@ -17,7 +17,7 @@ use query::execute::{FindExecutor, Progress, Slice};
 use query::state::ShardState;
 use storage::View;
 
-use crate::command::{AggregateCommand, CursorReply, FindCommand, GetMoreCommand, Hint};
+use crate::command::{AggregateCommand, CursorReply, FindCommand, GetMoreCommand, Hint, ReadSource};
 use crate::cursor::Cursor;
 use crate::read::{BatchSize, dropped, first_batch};
 use crate::search::ReadRequest;
@@ -39,6 +39,7 @@ pub(crate) struct AggregateCursor {
     ready: VecDeque<Row>,
     context: EvalContext,
     view_since: MonoTime,
+    read_source: ReadSource,
 }
 
 struct Source {
@@ -87,12 +88,12 @@ impl Router {
         let Divided { request, rest } = divide(pipeline.stages, command.hint.clone(), &context);
         let source = match self.collection(&command.namespace).await? {
             Some(record) => {
-                let executor = self.start_read(&record, &request).await?;
+                let executor = self.start_read(cx, &record, &request).await?;
                 executor.map(|executor| Source { record, executor })
             }
             None => None,
         };
-        let cursor = self.new_cursor(&command, source, rest, context)?;
+        let cursor = self.new_cursor(cx, &command, source, rest, context)?;
         self.first_reply(cx, &command, cursor).await
     }
 
@@ -105,7 +106,7 @@ impl Router {
         rest: Vec<Stage>,
         context: EvalContext,
     ) -> Result<CursorReply> {
-        let mut cursor = self.new_cursor(command, None, rest, context)?;
+        let mut cursor = self.new_cursor(cx, command, None, rest, context)?;
         if let Some(segment) = self.push_through(cx, &mut cursor, 0, vec![Row::Tree(row)]).await? {
             cursor.draining = segment;
         }
@@ -114,6 +115,7 @@ impl Router {
 
     fn new_cursor(
         &self,
+        cx: &OperationContext,
         command: &AggregateCommand,
         source: Option<Source>,
         rest: Vec<Stage>,
@@ -126,6 +128,7 @@ impl Router {
             ready: VecDeque::new(),
             context,
             view_since: self.clock.monotonic(),
+            read_source: cx.source,
         })
     }
 
@@ -152,7 +155,7 @@ impl Router {
         size: &BatchSize,
         batch: &mut Vec<DocBuf>,
     ) -> Result<bool> {
-        self.renew_views(cursor).await?;
+        self.renew_views(cx, cursor).await?;
         let mut bytes = 0;
         loop {
             while let Some(row) = cursor.ready.pop_front() {
@@ -263,7 +266,7 @@ impl Router {
     ) -> Result<Vec<bson::Document>> {
         let foreign = match foreign {
             Some(foreign) => foreign,
-            None => foreign.insert(self.foreign(namespace).await?),
+            None => foreign.insert(self.foreign(cx, namespace).await?),
         };
         let (view, state) = match foreign {
             Foreign::Absent => return Ok(Vec::new()),
@@ -318,17 +321,17 @@ impl Router {
         }
     }
 
-    async fn foreign(&self, namespace: &Namespace) -> Result<Foreign> {
+    async fn foreign(&self, cx: &OperationContext, namespace: &Namespace) -> Result<Foreign> {
         let Some(record) = self.collection(namespace).await? else { return Ok(Foreign::Absent) };
         if !self.leads(namespace) {
             return Ok(Foreign::Elsewhere);
         }
-        let view = self.view(&record).await?;
+        let view = self.view(cx, &record).await?;
         Ok(view.map_or(Foreign::Absent, |(view, state)| Foreign::Present { view, state }))
     }
 
     /// Gives a cursor views of now when its own have become old.
-    async fn renew_views(&self, cursor: &mut AggregateCursor) -> Result<()> {
+    async fn renew_views(&self, cx: &OperationContext, cursor: &mut AggregateCursor) -> Result<()> {
         let now = self.clock.monotonic();
         if now.since(cursor.view_since) < Duration::from_millis(READ_VIEW_AGE_MS_MAX) {
             return Ok(());
@@ -342,7 +345,8 @@ impl Router {
         if let Some(source) = &mut cursor.source {
             source.executor.release_view();
             if !source.executor.is_ready() {
-                let view = self.view(&source.record).await?;
+                let cx = &OperationContext { source: cursor.read_source, ..cx.clone() };
+                let view = self.view(cx, &source.record).await?;
                 let (view, _) = view.ok_or_else(|| dropped(&source.record))?;
                 source.executor.resume(view);
             }
@@ -362,6 +366,7 @@ impl AggregateCursor {
             ready: VecDeque::new(),
             context: EvalContext::new(bson::DateTime::from_millis(0), base::Timestamp::default()),
             view_since: MonoTime::default(),
+            read_source: ReadSource::Primary,
         }
     }
 

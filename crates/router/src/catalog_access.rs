@@ -85,7 +85,7 @@ impl Router {
 
     async fn catalog_index(&self, replica: &CatalogHandle) -> Result<LogIndex, PeerFailure> {
         match self.ask_catalog_leader(replica, PeerRequest::CatalogIndex).await? {
-            PeerReply::CatalogIndex(index) => Ok(index),
+            PeerReply::Index(index) => Ok(index),
             other => Err(PeerFailure::Refused { error: unexpected(&other), primary: None }),
         }
     }

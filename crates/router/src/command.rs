@@ -3,12 +3,53 @@
 //! Documents in here are already validated BSON; whether a filter or an update *means* something is found out by the
 //! router, which answers with MongoDB's codes. Nothing here knows the wire protocol.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use base::{Code, Error, MonoTime, Namespace, RequestId, Result, SessionId};
+use base::{Code, Error, LogIndex, MonoTime, Namespace, RequestId, Result, SessionId};
 use bson::{Bson, Document};
 use document::DocBuf;
+
+/// Which replica a read asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReadMode {
+    /// The primary: linearizable.
+    #[default]
+    Primary,
+    /// The primary; a secondary while there is none.
+    PrimaryPreferred,
+    /// A secondary.
+    Secondary,
+    /// A secondary; the primary where there is none.
+    SecondaryPreferred,
+    /// The replica that is closest to the router.
+    Nearest,
+}
+
+/// What a read asks of the replica that answers it (`$readPreference`, `readConcern`).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ReadPreference {
+    /// Which replica.
+    pub mode: ReadMode,
+    /// Sets of labels, in the order of preference; a node of a set has all of its labels. Empty for any node.
+    pub tags: Vec<BTreeMap<String, String>>,
+    /// How far behind a secondary may be (`maxStalenessSeconds`).
+    pub staleness_max: Option<Duration>,
+    /// Whether the read follows others in a causal session (`afterClusterTime`): it sees whatever was acknowledged before.
+    pub causal: bool,
+}
+
+/// Where this node executes a read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReadSource {
+    /// On its replica when that leads.
+    #[default]
+    Primary,
+    /// On its replica, whatever its role, once that has applied the index.
+    Replica(LogIndex),
+}
 
 /// What surrounds one operation: who asks, until when, and whether anybody still waits.
 #[derive(Clone, Debug, Default)]
@@ -21,6 +62,10 @@ pub struct OperationContext {
     pub txn_number: Option<i64>,
     /// By which a repeat of a write is recognised when the client gave no number.
     pub identity: Option<RequestId>,
+    /// Which replica answers, if it is a read.
+    pub reads: ReadPreference,
+    /// Where this node executes it, if it is a read.
+    pub source: ReadSource,
     /// The connection it came by; its cursors die with it only when asked to.
     pub connection: u64,
     /// Set when the client has gone or the operation was killed.

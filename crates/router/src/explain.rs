@@ -96,7 +96,7 @@ impl Router {
             limit: subject.limit,
         };
         let executor = match self.collection(namespace).await? {
-            Some(record) => self.start_read(&record, &request).await?,
+            Some(record) => self.start_read(cx, &record, &request).await?,
             None => None,
         };
         let Some(mut executor) = executor else {

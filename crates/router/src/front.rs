@@ -9,7 +9,7 @@ use bson::{Bson, Document};
 use crate::command::{
     AggregateCommand, CollectionStats, CountCommand, CursorId, CursorReply, DeleteCommand, DistinctCommand,
     ExplainCommand, FindAndModifyAction, FindAndModifyCommand, FindAndModifyReply, FindCommand,
-    GetMoreCommand, InsertCommand, UpdateCommand, Verbosity, WriteReply,
+    GetMoreCommand, InsertCommand, ReadMode, UpdateCommand, Verbosity, WriteReply,
 };
 use crate::peer::{Operation, OperationReply};
 use crate::retry::is_stale;
@@ -90,14 +90,14 @@ impl Router {
 
     /// `find`. A collection that does not exist has no documents.
     pub async fn find(&self, cx: &OperationContext, command: FindCommand) -> Result<CursorReply> {
-        if self.leads(&command.namespace) {
+        if cx.reads.mode == ReadMode::Primary && self.leads(&command.namespace) {
             let outcome = self.find_here(cx, command.clone()).await;
             if !has_moved(&outcome) {
                 return outcome;
             }
         }
         let namespace = command.namespace.clone();
-        match Box::pin(self.route(cx, &namespace, false, Operation::Find(command))).await? {
+        match Box::pin(self.route_by_preference(cx, &namespace, Operation::Find(command))).await? {
             OperationReply::Cursor(reply) => Ok(reply),
             other => Err(unexpected(&other)),
         }
@@ -105,14 +105,14 @@ impl Router {
 
     /// `count`. Without a filter it costs one key, however large the collection.
     pub async fn count(&self, cx: &OperationContext, command: CountCommand) -> Result<u64> {
-        if self.leads(&command.namespace) {
+        if cx.reads.mode == ReadMode::Primary && self.leads(&command.namespace) {
             let outcome = self.count_here(cx, command.clone()).await;
             if !has_moved(&outcome) {
                 return outcome;
             }
         }
         let namespace = command.namespace.clone();
-        match Box::pin(self.route(cx, &namespace, false, Operation::Count(command))).await? {
+        match Box::pin(self.route_by_preference(cx, &namespace, Operation::Count(command))).await? {
             OperationReply::Count(reply) => Ok(reply),
             other => Err(unexpected(&other)),
         }
@@ -120,14 +120,14 @@ impl Router {
 
     /// `distinct`, in BSON order. Fails with 17217 when the values exceed the size of a document.
     pub async fn distinct(&self, cx: &OperationContext, command: DistinctCommand) -> Result<Vec<Bson>> {
-        if self.leads(&command.namespace) {
+        if cx.reads.mode == ReadMode::Primary && self.leads(&command.namespace) {
             let outcome = self.distinct_here(cx, command.clone()).await;
             if !has_moved(&outcome) {
                 return outcome;
             }
         }
         let namespace = command.namespace.clone();
-        match Box::pin(self.route(cx, &namespace, false, Operation::Distinct(command))).await? {
+        match Box::pin(self.route_by_preference(cx, &namespace, Operation::Distinct(command))).await? {
             OperationReply::Values(reply) => Ok(reply),
             other => Err(unexpected(&other)),
         }
@@ -135,14 +135,14 @@ impl Router {
 
     /// `aggregate`. A collection that does not exist has no documents.
     pub async fn aggregate(&self, cx: &OperationContext, command: AggregateCommand) -> Result<CursorReply> {
-        if self.leads(&command.namespace) {
+        if cx.reads.mode == ReadMode::Primary && self.leads(&command.namespace) {
             let outcome = self.aggregate_here(cx, command.clone()).await;
             if !has_moved(&outcome) {
                 return outcome;
             }
         }
         let namespace = command.namespace.clone();
-        match Box::pin(self.route(cx, &namespace, false, Operation::Aggregate(command))).await? {
+        match Box::pin(self.route_by_preference(cx, &namespace, Operation::Aggregate(command))).await? {
             OperationReply::Cursor(reply) => Ok(reply),
             other => Err(unexpected(&other)),
         }
@@ -189,6 +189,18 @@ impl Router {
         match Box::pin(self.route(cx, &namespace, false, operation)).await? {
             OperationReply::CollectionStats(stats) => Ok(stats),
             other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn route_by_preference(
+        &self,
+        cx: &OperationContext,
+        namespace: &Namespace,
+        operation: Operation,
+    ) -> Result<OperationReply> {
+        match cx.reads.mode {
+            ReadMode::Primary => self.route(cx, namespace, false, operation).await,
+            _ => self.route_read(cx, namespace, operation).await,
         }
     }
 

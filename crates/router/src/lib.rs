@@ -16,6 +16,7 @@
 //!    longer matches sends the statement back to step 3.
 //! 5. Reads run in the caller's task on a read view (`read`, `aggregate`), in slices, so that a long scan neither
 //!    holds the task nor outlives its deadline; what does not fit the first batch waits in a cursor (`cursor`).
+//!    A read that prefers a secondary goes to one instead (`read_route`).
 //! 6. Refusals that mean "the shard has moved on", and nodes that do not answer, send the operation back to step 1 until
 //!    its deadline (`retry`).
 //!
@@ -37,6 +38,7 @@ mod nodes;
 mod parse;
 pub mod peer;
 mod read;
+mod read_route;
 mod reconcile;
 mod resolve;
 mod retry;
@@ -52,7 +54,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
-use base::{BootId, Clock, Entropy, NodeId, RequestId, ShardId};
+use base::{BootId, Clock, Entropy, HybridClock, LogIndex, NodeId, RequestId, ShardId, Timestamp};
 use document::EvalContext;
 use document::Variables;
 use parking_lot::Mutex;
@@ -60,6 +62,9 @@ use replica::Host;
 
 pub use aggregate::ROUTER_STAGES;
 pub use command::OperationContext;
+
+/// How far a cluster time may be ahead of this node's clock.
+const CLUSTER_TIME_AHEAD_SECONDS_MAX: u64 = 3_600;
 
 /// What a router is made of.
 pub struct RouterOptions {
@@ -95,6 +100,10 @@ pub struct Router {
     requests: AtomicU64,
     /// Where other nodes said that a shard's primary is; for shards without a replica here.
     primaries: Mutex<BTreeMap<ShardId, NodeId>>,
+    /// The cluster's time as this node knows it: above every time that it was told or has told.
+    time: Mutex<HybridClock>,
+    /// How far the replicas were that answered: reads through this router do not go backwards.
+    seen: Mutex<BTreeMap<ShardId, LogIndex>>,
 }
 
 impl Router {
@@ -115,7 +124,23 @@ impl Router {
             unreconciled: tokio::sync::Notify::new(),
             requests: AtomicU64::new(0),
             primaries: Mutex::default(),
+            time: Mutex::new(HybridClock::starting_above(Timestamp::default())),
+            seen: Mutex::default(),
         })
+    }
+
+    /// The time of an operation that ends now: above that of every operation that this node answered or was told of.
+    pub fn operation_time(&self) -> Timestamp {
+        self.time.lock().tick(self.clock.wall_ms())
+    }
+
+    /// Takes note of a time that a client was told by another node. One that is far ahead of this node's clock is no time of
+    /// this cluster, and is ignored.
+    pub fn observe_cluster_time(&self, time: Timestamp) {
+        let now = u64::try_from(self.clock.wall_ms()).unwrap_or(0) / 1000;
+        if u64::from(time.seconds) <= now + CLUSTER_TIME_AHEAD_SECONDS_MAX {
+            self.time.lock().observe(time);
+        }
     }
 
     /// This router, for what runs on in the background.

@@ -25,6 +25,8 @@ pub enum PeerRequest {
     CatalogWrite(Box<catalog::Command>),
     /// Asks the catalog's leader for an index: who has applied it knows everything that was committed before.
     CatalogIndex,
+    /// Asks the node of a shard's primary for an index: who has applied it knows every write answered before.
+    ShardIndex(ShardId),
     /// How far the node's replicas are.
     Status,
 }
@@ -44,8 +46,19 @@ pub struct RemoteOperation {
     pub identity: RequestId,
     /// The connection, on the sender, that it came by.
     pub connection: u64,
+    /// For a read that any replica may answer: what the replica must have. `None` asks the primary.
+    pub behind: Option<Behind>,
     /// What to do.
     pub operation: Operation,
+}
+
+/// What a replica that is not the primary must have to answer a read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Behind {
+    /// The index that it has applied.
+    pub at_least: LogIndex,
+    /// How long ago, in milliseconds, it had everything at most; `None` for any time.
+    pub staleness_ms_max: Option<u64>,
 }
 
 /// A command that the node of a shard's primary executes.
@@ -76,11 +89,16 @@ pub enum Operation {
 #[derive(Clone, Debug)]
 pub enum PeerReply {
     /// To `Operation`.
-    Operation(Box<OperationReply>),
+    Operation {
+        /// The answer.
+        reply: Box<OperationReply>,
+        /// What the replica that gave it had applied by then.
+        applied: LogIndex,
+    },
     /// To `CatalogWrite`.
     CatalogWrite(Box<catalog::Reply>),
-    /// To `CatalogIndex`.
-    CatalogIndex(LogIndex),
+    /// To `CatalogIndex` and `ShardIndex`.
+    Index(LogIndex),
     /// To `Status`: a document as `psdb status --json` has it for one node.
     Status(Document),
 }

@@ -13,7 +13,9 @@ use document::projection::Projection;
 use document::{DocBuf, EvalContext};
 use query::execute::{Distinct, FindExecutor, Progress, Slice, collection_count};
 
-use crate::command::{CountCommand, CursorId, CursorReply, DistinctCommand, FindCommand, GetMoreCommand};
+use crate::command::{
+    CountCommand, CursorId, CursorReply, DistinctCommand, FindCommand, GetMoreCommand, ReadSource,
+};
 use crate::cursor::{Cursor, OpenCursor, RemoteCursor};
 use crate::search::{ReadRequest, order};
 use crate::{OperationContext, Router, parse};
@@ -24,6 +26,7 @@ pub(crate) struct FindCursor {
     executor: FindExecutor,
     output: Output,
     view_since: MonoTime,
+    source: ReadSource,
 }
 
 /// What a find makes of the documents it finds.
@@ -59,11 +62,11 @@ impl Router {
         let namespace = command.namespace.to_string();
         let Some(record) = self.collection(&command.namespace).await? else { return Ok(nothing(namespace)) };
         let view_since = self.clock.monotonic();
-        let Some(executor) = self.start_read(&record, &request).await? else {
+        let Some(executor) = self.start_read(cx, &record, &request).await? else {
             return Ok(nothing(namespace));
         };
         let output = Output { filter, projection, context };
-        let mut cursor = FindCursor { record, executor, output, view_since };
+        let mut cursor = FindCursor { record, executor, output, view_since, source: cx.source };
         let size = first_batch(command.batch_size);
         let mut batch = Vec::new();
         let more = self.fill(cx, &mut cursor, &size, &mut batch).await?;
@@ -118,7 +121,7 @@ impl Router {
         let filter = Arc::new(parse::filter(command.filter.as_ref(), &variables)?);
         let Some(record) = self.collection(&command.namespace).await? else { return Ok(0) };
         if matches!(filter.root(), Node::True) && command.hint.is_none() {
-            let Some((view, _)) = self.view(&record).await? else { return Ok(0) };
+            let Some((view, _)) = self.view(cx, &record).await? else { return Ok(0) };
             let all = self.step(collection_count(view.as_ref()))?.documents;
             let rest = all.saturating_sub(command.skip);
             return Ok(command.limit.map_or(rest, |limit| rest.min(limit)));
@@ -131,7 +134,7 @@ impl Router {
             hint: command.hint,
             context: self.eval_context(variables),
         };
-        let Some(mut executor) = self.start_read(&record, &request).await? else { return Ok(0) };
+        let Some(mut executor) = self.start_read(cx, &record, &request).await? else { return Ok(0) };
         let mut total = 0;
         loop {
             let (counted, progress) = self.step(executor.count_batch(Slice::EXAMINED_DEFAULT))?;
@@ -160,7 +163,7 @@ impl Router {
         };
         let mut distinct = Distinct::new(Path::parse_bounded(&command.key)?);
         let Some(record) = self.collection(&command.namespace).await? else { return Ok(Vec::new()) };
-        let Some(mut executor) = self.start_read(&record, &request).await? else { return Ok(Vec::new()) };
+        let Some(mut executor) = self.start_read(cx, &record, &request).await? else { return Ok(Vec::new()) };
         let mut documents = Vec::new();
         loop {
             let slice = Slice::examining(Slice::EXAMINED_DEFAULT);
@@ -185,7 +188,7 @@ impl Router {
         match cursor {
             Cursor::Remote(remote) => self.fill_remote(cx, remote, size, namespace, batch).await,
             Cursor::Find(find) => {
-                self.renew_view(find).await?;
+                self.renew_view(cx, find).await?;
                 self.fill(cx, find, size, batch).await
             }
             Cursor::Aggregate(aggregate) => self.fill_aggregate(cx, aggregate, size, batch).await,
@@ -209,14 +212,15 @@ impl Router {
     }
 
     /// Gives a cursor a view of now when its own has become old, so that old versions can be dropped.
-    async fn renew_view(&self, cursor: &mut FindCursor) -> Result<()> {
+    async fn renew_view(&self, cx: &OperationContext, cursor: &mut FindCursor) -> Result<()> {
         let now = self.clock.monotonic();
         if now.since(cursor.view_since) < Duration::from_millis(READ_VIEW_AGE_MS_MAX) {
             return Ok(());
         }
         cursor.executor.release_view();
         if !cursor.executor.is_ready() {
-            let (view, _) = self.view(&cursor.record).await?.ok_or_else(|| dropped(&cursor.record))?;
+            let cx = &OperationContext { source: cursor.source, ..cx.clone() };
+            let (view, _) = self.view(cx, &cursor.record).await?.ok_or_else(|| dropped(&cursor.record))?;
             cursor.executor.resume(view);
             cursor.view_since = now;
         }

@@ -62,7 +62,7 @@ impl Router {
         Ok(())
     }
 
-    async fn attempt(
+    pub(crate) async fn attempt(
         &self,
         cx: &OperationContext,
         placement: &ShardPlacement,
@@ -85,6 +85,7 @@ impl Router {
             txn_number: cx.txn_number,
             identity,
             connection: cx.connection,
+            behind: None,
             operation,
         };
         match self.ask(node, here.as_ref(), request).await {
@@ -98,7 +99,11 @@ impl Router {
 
     /// Where the primary of a shard should be: as this node's replica knows, else as others have said, else any node that
     /// has a replica.
-    fn primary_node(&self, placement: &ShardPlacement, here: Option<&ShardHandle>) -> Option<NodeId> {
+    pub(crate) fn primary_node(
+        &self,
+        placement: &ShardPlacement,
+        here: Option<&ShardHandle>,
+    ) -> Option<NodeId> {
         if let Some(replica) = here {
             return replica.leader_node();
         }
@@ -120,13 +125,13 @@ impl Router {
 
     /// Sends an operation to `node`, and stops waiting when this node's replica hears of another primary: the answer of the
     /// old one may never come.
-    async fn ask(
+    pub(crate) async fn ask(
         &self,
         node: NodeId,
         here: Option<&ShardHandle>,
         request: RemoteOperation,
     ) -> Result<OperationReply, PeerFailure> {
-        let timeout = Duration::from_millis(request.timeout_ms);
+        let (shard, timeout) = (request.shard, Duration::from_millis(request.timeout_ms));
         let call = self.peers.call(node, PeerRequest::Operation(Box::new(request)), timeout);
         let moved = async {
             match here {
@@ -140,7 +145,10 @@ impl Router {
             () = moved => return Err(PeerFailure::Unreachable("the shard's primary has changed".to_owned())),
         };
         match answer {
-            PeerReply::Operation(reply) => Ok(*reply),
+            PeerReply::Operation { reply, applied } => {
+                self.note_seen(shard, applied);
+                Ok(*reply)
+            }
             other => {
                 let message = format!("{node} answered something else than it was asked: {other:?}");
                 let error = Error::new(Code::INTERNAL_ERROR, message);
@@ -163,7 +171,7 @@ impl Router {
     }
 
     /// Registers a cursor that another node holds.
-    fn adopt(
+    pub(crate) fn adopt(
         &self,
         cx: &OperationContext,
         node: NodeId,
@@ -193,6 +201,7 @@ impl Router {
             txn_number: None,
             identity: self.next_request(),
             connection: cx.connection,
+            behind: None,
             operation: Operation::GetMore(command),
         };
         match self.ask(remote.node, None, request).await {
@@ -216,6 +225,6 @@ impl Router {
     }
 }
 
-fn no_primary(shard: ShardId) -> Error {
+pub(crate) fn no_primary(shard: ShardId) -> Error {
     Error::new(Code::NOT_WRITABLE_PRIMARY, format!("{shard} has no primary right now"))
 }

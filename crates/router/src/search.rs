@@ -1,8 +1,9 @@
 //! Reads on a shard's view: planning, running in slices, and the candidates of writes.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use base::{Code, Error, Result};
+use base::{Code, Error, LogIndex, Result};
 use bytes::Bytes;
 use catalog::CollectionRecord;
 use document::filter::Filter;
@@ -12,12 +13,16 @@ use query::Failure;
 use query::execute::{FindExecutor, FindRequest, Progress, Slice};
 use query::plan::{Hint as IndexHint, PlanRequest, plan};
 use query::state::ShardState;
+use replica::{ReadView, ShardHandle};
 use storage::View;
 
-use crate::command::Hint;
+use crate::command::{Hint, ReadSource};
 use crate::retry::is_stale;
 use crate::write::WriteContext;
 use crate::{OperationContext, Router};
+
+/// How long a read waits for a secondary that is behind before another replica is tried.
+const CATCH_UP_MS_MAX: u64 = 1_000;
 
 /// How a write finds its documents.
 #[derive(Clone, Debug)]
@@ -57,7 +62,7 @@ impl Router {
             hint,
             context: self.eval_context(context.variables.clone()),
         };
-        let Some(mut executor) = self.start_read(&record, &request).await? else {
+        let Some(mut executor) = self.start_read(context.cx, &record, &request).await? else {
             return Ok(Vec::new());
         };
         let mut found = Vec::new();
@@ -76,10 +81,11 @@ impl Router {
     /// Plans a read and starts it on a view of now. `None` when the collection was dropped meanwhile.
     pub(crate) async fn start_read(
         &self,
+        cx: &OperationContext,
         record: &Arc<CollectionRecord>,
         request: &ReadRequest,
     ) -> Result<Option<FindExecutor>> {
-        let Some((view, state)) = self.view(record).await? else { return Ok(None) };
+        let Some((view, state)) = self.view(cx, record).await? else { return Ok(None) };
         self.executor(view, &state, request).map(Some)
     }
 
@@ -87,11 +93,13 @@ impl Router {
     /// this node's replica does not lead.
     pub(crate) async fn view(
         &self,
+        cx: &OperationContext,
         record: &Arc<CollectionRecord>,
     ) -> Result<Option<(Arc<dyn View>, Arc<ShardState>)>> {
-        let read = match self.shard_of(record) {
-            Ok(shard) => shard.read().await,
-            Err(error) => Err(error),
+        let read = match (self.shard_of(record), cx.source) {
+            (Ok(shard), ReadSource::Primary) => shard.read().await,
+            (Ok(shard), ReadSource::Replica(at_least)) => self.read_behind(cx, &shard, at_least).await,
+            (Err(error), _) => Err(error),
         };
         match read {
             Ok(pair) => Ok(Some(pair)),
@@ -104,6 +112,22 @@ impl Router {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// A view of this node's replica, whatever its role, once it has applied `at_least`.
+    async fn read_behind(
+        &self,
+        cx: &OperationContext,
+        shard: &ShardHandle,
+        at_least: LogIndex,
+    ) -> Result<ReadView<ShardState>> {
+        let limit = Duration::from_millis(self.time_left_ms(cx).min(CATCH_UP_MS_MAX));
+        if tokio::time::timeout(limit, shard.applied(at_least)).await.is_err() {
+            let message =
+                format!("the replica of {} on {} is behind what was read before", shard.shard(), self.node);
+            return Err(Error::new(Code::STALE_CONFIG, message));
+        }
+        shard.read_behind().await
     }
 
     /// Plans a read on a view.

@@ -5,10 +5,11 @@
 
 use std::time::Duration;
 
-use base::{Code, Error, LogIndex, NodeId, Result};
+use base::{Code, Error, LogIndex, NodeId, Result, ShardId};
 use replica::{ReplicaHandle, StateMachine};
 
-use crate::peer::{Operation, OperationReply, PeerFailure, PeerReply, PeerRequest, RemoteOperation};
+use crate::command::ReadSource;
+use crate::peer::{Behind, Operation, OperationReply, PeerFailure, PeerReply, PeerRequest, RemoteOperation};
 use crate::{OperationContext, Router};
 
 /// Connections of other nodes are counted apart from this node's own.
@@ -26,7 +27,11 @@ impl Router {
                     replica.write(*command).await.map_err(|error| refused(&replica, self.node, error))?;
                 Ok(PeerReply::CatalogWrite(Box::new(reply)))
             }
-            PeerRequest::CatalogIndex => self.serve_catalog_index().await.map(PeerReply::CatalogIndex),
+            PeerRequest::CatalogIndex => index_of(&self.catalog_replica(), self).await.map(PeerReply::Index),
+            PeerRequest::ShardIndex(shard) => {
+                let replica = self.host.shard(shard).ok_or_else(|| not_here(shard))?;
+                index_of(&replica, self).await.map(PeerReply::Index)
+            }
             PeerRequest::Status => Ok(PeerReply::Status(self.node_status().await)),
         }
     }
@@ -77,23 +82,29 @@ impl Router {
             matches!(request.operation, Operation::GetMore(_) | Operation::KillCursors { .. });
         let replica = self.host.shard(request.shard);
         if !goes_by_cursor {
-            let replica = replica.as_ref().ok_or_else(|| {
-                let error = Error::new(Code::STALE_CONFIG, format!("{} has no replica here", request.shard));
-                PeerFailure::Refused { error, primary: None }
-            })?;
-            self.check_leads(replica)?;
+            let replica = replica.as_ref().ok_or_else(|| not_here(request.shard))?;
+            match &request.behind {
+                None => self.check_leads(replica)?,
+                Some(behind) => check_fresh(replica, behind, self.node)?,
+            }
         }
+        let source =
+            request.behind.map_or(ReadSource::Primary, |behind| ReadSource::Replica(behind.at_least));
         let deadline = self.clock.monotonic() + Duration::from_millis(request.timeout_ms);
         let cx = OperationContext {
             deadline: Some(deadline),
             session: request.session,
             txn_number: request.txn_number,
             identity: Some(request.identity),
+            source,
             connection: (u64::from(from.get()) << CONNECTION_BITS) | request.connection,
             ..OperationContext::default()
         };
         match self.execute(&cx, request.operation).await {
-            Ok(reply) => Ok(PeerReply::Operation(Box::new(reply))),
+            Ok(reply) => {
+                let applied = replica.map_or(LogIndex(0), |replica| replica.applied_index());
+                Ok(PeerReply::Operation { reply: Box::new(reply), applied })
+            }
             Err(error) => Err(match &replica {
                 Some(replica) => refused(replica, self.node, error),
                 None => PeerFailure::Refused { error, primary: None },
@@ -101,15 +112,7 @@ impl Router {
         }
     }
 
-    /// An index that covers everything committed before: the read waited until this replica has applied that.
-    async fn serve_catalog_index(&self) -> Result<LogIndex, PeerFailure> {
-        let replica = self.catalog_replica();
-        self.check_leads(&replica)?;
-        replica.read().await.map_err(|error| refused(&replica, self.node, error))?;
-        Ok(replica.applied_index())
-    }
-
-    fn check_leads<M: StateMachine>(&self, replica: &ReplicaHandle<M>) -> Result<(), PeerFailure> {
+    pub(crate) fn check_leads<M: StateMachine>(&self, replica: &ReplicaHandle<M>) -> Result<(), PeerFailure> {
         if self.is_here(replica) {
             return Ok(());
         }
@@ -119,6 +122,39 @@ impl Router {
         );
         Err(refused(replica, self.node, error))
     }
+}
+
+/// An index that covers everything committed before: the read waited until this replica has applied that.
+async fn index_of<M: StateMachine>(
+    replica: &ReplicaHandle<M>,
+    router: &Router,
+) -> Result<LogIndex, PeerFailure> {
+    router.check_leads(replica)?;
+    replica.read().await.map_err(|error| refused(replica, router.node, error))?;
+    Ok(replica.applied_index())
+}
+
+fn not_here(shard: ShardId) -> PeerFailure {
+    let error = Error::new(Code::STALE_CONFIG, format!("{shard} has no replica here"));
+    PeerFailure::Refused { error, primary: None }
+}
+
+/// Refuses a read when the replica has been out of touch for longer than the client allows.
+pub(crate) fn check_fresh<M: StateMachine>(
+    replica: &ReplicaHandle<M>,
+    behind: &Behind,
+    own: NodeId,
+) -> Result<(), PeerFailure> {
+    let Some(limit_ms) = behind.staleness_ms_max else { return Ok(()) };
+    let staleness_ms = replica.staleness().as_millis();
+    if staleness_ms <= u128::from(limit_ms) {
+        return Ok(());
+    }
+    let message = format!(
+        "the replica of {} on {own} had everything {staleness_ms} ms ago, and {limit_ms} ms are allowed",
+        replica.shard()
+    );
+    Err(refused(replica, own, Error::new(Code::STALE_CONFIG, message)))
 }
 
 /// A refusal, with where the primary is when this node knows that it is another.

@@ -9,9 +9,9 @@ use query::execute::{ValidationReport, collection_count};
 use query::state::ShardState;
 use storage::{Direction, View};
 
-use crate::Router;
 use crate::command::CollectionStats;
 use crate::definition::live_indexes;
+use crate::{OperationContext, Router};
 
 /// Entries of an index that are looked at to estimate its size.
 const SAMPLED_ENTRIES: usize = 200;
@@ -20,7 +20,9 @@ impl Router {
     /// `collStats` of this node's replica.
     pub(crate) async fn collection_stats_here(&self, namespace: Namespace) -> Result<CollectionStats> {
         let Some(record) = self.collection(&namespace).await? else { return Ok(CollectionStats::default()) };
-        let Some((view, _)) = self.view(&record).await? else { return Ok(CollectionStats::default()) };
+        let Some((view, _)) = self.view(&OperationContext::default(), &record).await? else {
+            return Ok(CollectionStats::default());
+        };
         let count = self.step(collection_count(view.as_ref()))?;
         let indexes = live_indexes(&record).map(|spec| {
             let bytes =
@@ -70,7 +72,7 @@ impl Router {
             Error::new(Code::NAMESPACE_NOT_FOUND, message)
         };
         let record = self.collection(&namespace).await?.ok_or_else(missing)?;
-        let (view, state) = self.view(&record).await?.ok_or_else(missing)?;
+        let (view, state) = self.view(&OperationContext::default(), &record).await?.ok_or_else(missing)?;
         let checked = tokio::task::spawn_blocking(move || check(&state, &view)).await;
         let report = checked.map_err(|error| Error::new(Code::INTERNAL_ERROR, error.to_string()))?;
         let report = self.step(report.map_err(Into::into))?;

@@ -120,6 +120,7 @@ async fn replica_status<M: StateMachine>(replica: &ReplicaHandle<M>, collection:
         "applied": number(replica.applied_index().get()),
         "primaryNode": replica.leader_node().map(|node| i64::from(node.get())),
         "joint": membership.is_joint(),
+        "staleMs": number(u64::try_from(replica.staleness().as_millis()).unwrap_or(u64::MAX)),
     };
     if leads {
         let progress = replica.progress().await;

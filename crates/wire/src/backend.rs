@@ -3,7 +3,7 @@
 //! `server` connects the real ones; tests of this crate bring a recording one. Nothing here knows messages.
 
 use async_trait::async_trait;
-use base::{Namespace, Result, SessionId};
+use base::{Namespace, Result, SessionId, Timestamp};
 use bson::{Bson, Document};
 use catalog::IndexSpec;
 use router::command::{
@@ -68,6 +68,10 @@ pub trait Backend: Send + Sync + 'static {
     ///
     /// [`Router::cluster_status`]: router::Router::cluster_status
     async fn cluster_status(&self) -> Document;
+    /// The time of an operation that ends now; increases with every call.
+    fn operation_time(&self) -> Timestamp;
+    /// A client was told this time by another node.
+    fn observe_cluster_time(&self, time: Timestamp);
     /// The sessions that `ended` selects have ended: their cursors are closed.
     fn end_sessions(&self, ended: &dyn Fn(SessionId) -> bool);
     /// How many nodes hold data: what a write concern's `w` is checked against.

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use document::expression::command_variables;
 use document::value::RawElement;
 use document::{ArrayRef, DocBuf, DocRef, EvalContext, Kind, RawDoc, Value};
-use router::command::{Hint, OperationContext};
+use router::command::{Hint, OperationContext, ReadPreference};
 
 use crate::command::Spec;
 use crate::fields::{
@@ -20,6 +20,7 @@ use crate::fields::{
     wrong_type,
 };
 use crate::message::{Request, Sequence, batch_size_error};
+use crate::read_preference;
 use crate::state::{Client, State};
 use crate::write_concern::WriteConcern;
 
@@ -39,6 +40,8 @@ pub(crate) struct Call<'a> {
     pub(crate) write_concern: Option<WriteConcern>,
     /// Whether the client takes a stream of replies.
     pub(crate) exhaust_allowed: bool,
+    /// Whether the read concern asks for the primary.
+    linearizable: bool,
     body: &'a Bytes,
     sequences: &'a [Sequence],
 }
@@ -101,6 +104,7 @@ impl<'a> Call<'a> {
             context: OperationContext::default(),
             write_concern: None,
             exhaust_allowed: false,
+            linearizable: false,
             body,
             sequences: &[],
         })
@@ -129,7 +133,9 @@ impl<'a> Call<'a> {
             return Err(Error::new(Code::UNAUTHORIZED, message));
         }
         self.check_api_version()?;
-        self.check_read_concern()?;
+        self.read_concern()?;
+        self.read_preference()?;
+        self.observe_cluster_time();
         self.write_concern =
             self.document("writeConcern").map(|given| WriteConcern::parse(given.as_raw())).transpose()?;
         self.read_session()?;
@@ -170,11 +176,12 @@ impl<'a> Call<'a> {
         }
     }
 
-    /// Every read is linearizable, so that any level up to that is met.
-    fn check_read_concern(&self) -> Result<()> {
+    /// A read at the primary is linearizable, so that any level up to that is met. A read at a secondary sees what is
+    /// committed on a majority, and what its session has seen when it says so.
+    fn read_concern(&mut self) -> Result<()> {
         const FIELDS: &[Field] = &[
-            ignored("afterClusterTime", Accepts::Any, "reads are linearizable without it"),
-            ignored("afterOpTime", Accepts::Any, "reads are linearizable without it"),
+            field("afterClusterTime", Accepts::Any),
+            ignored("afterOpTime", Accepts::Any, "legacy"),
             field("atClusterTime", Accepts::Any),
             field("level", Accepts::String),
             ignored("provenance", Accepts::String, "informational"),
@@ -197,7 +204,32 @@ impl<'a> Call<'a> {
             let message = "readConcern.atClusterTime is only supported with read concern level snapshot";
             return Err(Error::new(Code::INVALID_OPTIONS, message));
         }
+        self.linearizable = fields.str("level") == Some("linearizable");
+        match fields.value("afterClusterTime") {
+            None => {}
+            Some(Value::Timestamp(_)) => self.context.reads.causal = true,
+            Some(_) => return Err(Error::type_mismatch("readConcern.afterClusterTime must be a timestamp")),
+        }
         Ok(())
+    }
+
+    /// Which replica answers. Linearizable reads are the primary's, whatever is preferred.
+    fn read_preference(&mut self) -> Result<()> {
+        let Some(given) = self.document("$readPreference") else { return Ok(()) };
+        let preference = read_preference::parse(given.as_raw())?;
+        if !self.linearizable {
+            let causal = self.context.reads.causal;
+            self.context.reads = ReadPreference { causal, ..preference };
+        }
+        Ok(())
+    }
+
+    /// The signature is not looked at: there are no users whose times could be told from others'.
+    fn observe_cluster_time(&self) {
+        let Some(given) = self.document("$clusterTime") else { return };
+        if let Some(Value::Timestamp(time)) = given.as_doc().get("clusterTime") {
+            self.state.backend.observe_cluster_time(time);
+        }
     }
 
     fn read_session(&mut self) -> Result<()> {

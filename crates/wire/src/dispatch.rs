@@ -79,13 +79,18 @@ async fn execute(
     }
     let result = guarded(&call).await;
     client.end();
-    match result {
+    let mut reply = match result {
         Ok(mut reply) => {
             add_write_concern_error(&call, &mut reply, fault.as_ref());
             reply
         }
         Err(error) => failed(state, spec, &error, retryable, None),
+    };
+    // Who has no session has no use for it.
+    if call.context.session.is_some() {
+        reply.times(state.backend.operation_time());
     }
+    reply
 }
 
 async fn guarded(call: &Call<'_>) -> Result<Reply> {

@@ -16,6 +16,7 @@ mod fields;
 mod listener;
 pub mod message;
 pub mod metrics;
+mod read_preference;
 mod reply;
 mod router_backend;
 mod state;

@@ -3,6 +3,8 @@
 //! Called by every command. The buffer starts with room for the message header, so that a reply is built once and
 //! written with one system call. Always holds: documents that are already BSON are copied in, never decoded.
 
+use std::sync::OnceLock;
+
 use base::{Code, Error};
 use bson::{Bson, Document};
 use bytes::Bytes;
@@ -111,7 +113,6 @@ impl Reply {
     }
 
     /// A timestamp.
-    #[cfg(test)]
     pub(crate) fn timestamp(&mut self, name: &str, value: base::Timestamp) {
         self.name(0x11, name);
         self.bytes.extend_from_slice(&value.to_u64().to_le_bytes());
@@ -189,6 +190,17 @@ impl Reply {
         if !labels.is_empty() {
             self.strings("errorLabels", labels.iter().map(String::as_str));
         }
+    }
+
+    /// `operationTime` and `$clusterTime`. Nobody signs times here: the signature is that of a server without users.
+    pub(crate) fn times(&mut self, time: base::Timestamp) {
+        self.timestamp("operationTime", time);
+        self.begin_document("$clusterTime");
+        self.timestamp("clusterTime", time);
+        self.begin_document("signature");
+        self.fields_of(no_signature());
+        self.end();
+        self.end();
     }
 
     /// Opens an embedded document, closed by [`Reply::end`].
@@ -283,6 +295,16 @@ impl ArrayIndex {
         }
         self.digits.insert(0, b'1');
     }
+}
+
+/// The fields `hash` and `keyId` of a signature that nobody made, as a document.
+fn no_signature() -> &'static [u8] {
+    static ENCODED: OnceLock<Vec<u8>> = OnceLock::new();
+    ENCODED.get_or_init(|| {
+        let hash = bson::Binary { subtype: bson::spec::BinarySubtype::Generic, bytes: vec![0; 20] };
+        let signature = bson::doc! { "hash": hash, "keyId": 0_i64 };
+        bson::serialize_to_vec(&signature).expect("a constant document encodes")
+    })
 }
 
 /// Whether a driver may repeat a retryable write that failed with this code.

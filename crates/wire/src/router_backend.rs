@@ -1,7 +1,7 @@
 //! The router as the backend of the commands: each method hands on to the router's own.
 
 use async_trait::async_trait;
-use base::{Namespace, Result, SessionId};
+use base::{Namespace, Result, SessionId, Timestamp};
 use bson::{Bson, Document};
 use catalog::IndexSpec;
 use router::Router;
@@ -125,6 +125,14 @@ impl Backend for Router {
 
     async fn cluster_status(&self) -> Document {
         Router::cluster_status(self).await
+    }
+
+    fn operation_time(&self) -> Timestamp {
+        Router::operation_time(self)
+    }
+
+    fn observe_cluster_time(&self, time: Timestamp) {
+        Router::observe_cluster_time(self, time);
     }
 
     fn end_sessions(&self, ended: &dyn Fn(SessionId) -> bool) {

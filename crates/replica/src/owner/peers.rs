@@ -78,7 +78,14 @@ impl<M: StateMachine> Owner<M> {
             self.strangers.insert(sender, from);
         }
         self.trace(|| Event::received(&message));
+        let commit = LogIndex(message.commit);
         self.group.step(message, self.node.options.entropy.as_ref());
+        if self.group.other_leader() == Some(sender) {
+            self.leader_commit = commit.max(self.leader_commit);
+            if self.applied >= self.leader_commit {
+                self.shared.fresh_ns.raise(nanos(self.node.options.clock.monotonic()));
+            }
+        }
     }
 
     /// Hands messages to the transport, those for one replica together.

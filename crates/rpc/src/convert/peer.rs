@@ -3,7 +3,7 @@
 use base::{BootId, Error, LogIndex, NodeId, RequestId, Result, SessionId, ShardId};
 use bytes::Bytes;
 use router::command::CursorId;
-use router::peer::{Operation, PeerFailure, PeerReply, PeerRequest, RemoteOperation};
+use router::peer::{Behind, Operation, PeerFailure, PeerReply, PeerRequest, RemoteOperation};
 
 use super::command::Explained;
 use super::{Wire, required};
@@ -32,6 +32,7 @@ impl Wire for PeerRequest {
             PeerRequest::Operation(operation) => Request::Operation(operation.into_wire()?),
             PeerRequest::CatalogWrite(command) => Request::CatalogWrite(command.into_wire()?),
             PeerRequest::CatalogIndex => Request::CatalogIndex(v1::CatalogIndex {}),
+            PeerRequest::ShardIndex(shard) => Request::ShardIndex(v1::ShardIndex { shard: shard.get() }),
             PeerRequest::Status => Request::Status(v1::NodeStatus {}),
         })
     }
@@ -42,6 +43,7 @@ impl Wire for PeerRequest {
             Request::Operation(operation) => PeerRequest::Operation(Box::new(Wire::from_wire(operation)?)),
             Request::CatalogWrite(command) => PeerRequest::CatalogWrite(Box::new(Wire::from_wire(command)?)),
             Request::CatalogIndex(v1::CatalogIndex {}) => PeerRequest::CatalogIndex,
+            Request::ShardIndex(v1::ShardIndex { shard }) => PeerRequest::ShardIndex(ShardId(shard)),
             Request::Status(v1::NodeStatus {}) => PeerRequest::Status,
         })
     }
@@ -59,6 +61,10 @@ impl Wire for RemoteOperation {
             identity_boot: self.identity.boot.get(),
             identity_sequence: self.identity.sequence,
             connection: self.connection,
+            behind: self.behind.map(|behind| v1::Behind {
+                at_least: behind.at_least.get(),
+                staleness_ms_max: behind.staleness_ms_max,
+            }),
             operation: Some(self.operation.into_wire()?),
         })
     }
@@ -75,6 +81,10 @@ impl Wire for RemoteOperation {
             txn_number: message.txn_number,
             identity: RequestId { boot: BootId(message.identity_boot), sequence: message.identity_sequence },
             connection: message.connection,
+            behind: message.behind.map(|behind| Behind {
+                at_least: LogIndex(behind.at_least),
+                staleness_ms_max: behind.staleness_ms_max,
+            }),
             operation: required(message.operation, "an operation")?,
         })
     }
@@ -141,9 +151,12 @@ impl Wire for Result<PeerReply, PeerFailure> {
     fn into_wire(self) -> Result<v1::answer::Answer> {
         use v1::answer::Answer;
         Ok(match self {
-            Ok(PeerReply::Operation(reply)) => Answer::Operation(reply.into_wire()?),
+            Ok(PeerReply::Operation { reply, applied }) => {
+                let reply = reply.into_wire()?;
+                Answer::Operation(v1::OperationReply { applied: applied.get(), ..reply })
+            }
             Ok(PeerReply::CatalogWrite(reply)) => Answer::CatalogWrite(reply.into_wire()?),
-            Ok(PeerReply::CatalogIndex(index)) => Answer::CatalogIndex(index.get()),
+            Ok(PeerReply::Index(index)) => Answer::Index(index.get()),
             Ok(PeerReply::Status(status)) => Answer::Status(status.into_wire()?),
             Err(PeerFailure::Unreachable(reason)) => Answer::Unreachable(reason),
             Err(PeerFailure::Refused { error, primary }) => Answer::Refusal(v1::Refusal {
@@ -156,9 +169,12 @@ impl Wire for Result<PeerReply, PeerFailure> {
     fn from_wire(message: v1::answer::Answer) -> Result<Self> {
         use v1::answer::Answer;
         Ok(match message {
-            Answer::Operation(reply) => Ok(PeerReply::Operation(Box::new(Wire::from_wire(reply)?))),
+            Answer::Operation(reply) => {
+                let applied = LogIndex(reply.applied);
+                Ok(PeerReply::Operation { reply: Box::new(Wire::from_wire(reply)?), applied })
+            }
             Answer::CatalogWrite(reply) => Ok(PeerReply::CatalogWrite(Box::new(Wire::from_wire(reply)?))),
-            Answer::CatalogIndex(index) => Ok(PeerReply::CatalogIndex(LogIndex(index))),
+            Answer::Index(index) => Ok(PeerReply::Index(LogIndex(index))),
             Answer::Status(status) => Ok(PeerReply::Status(Wire::from_wire(status)?)),
             Answer::Unreachable(reason) => Err(PeerFailure::Unreachable(reason)),
             Answer::Refusal(refusal) => Err(PeerFailure::Refused {

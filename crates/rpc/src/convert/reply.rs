@@ -126,7 +126,7 @@ impl Wire for OperationReply {
             OperationReply::Reconciled => Reply::Reconciled(v1::Reconciled {}),
             OperationReply::CollectionStats(stats) => Reply::CollectionStats(stats.into_wire()?),
         };
-        Ok(v1::OperationReply { reply: Some(reply) })
+        Ok(v1::OperationReply { reply: Some(reply), applied: 0 })
     }
 
     fn from_wire(message: v1::OperationReply) -> Result<OperationReply> {

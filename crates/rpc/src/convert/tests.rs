@@ -12,7 +12,7 @@ use router::command::{
     FindCommand, GetMoreCommand, Hint, InsertCommand, UpdateCommand, UpdateSpec, UpdateStatement, Verbosity,
     WriteReply,
 };
-use router::peer::{Operation, OperationReply, PeerFailure, PeerReply, PeerRequest, RemoteOperation};
+use router::peer::{Behind, Operation, OperationReply, PeerFailure, PeerReply, PeerRequest, RemoteOperation};
 
 use super::{Wire, answer_to_wire, request_from_wire};
 use crate::member::{Greeting, JoinReply, JoinRequest};
@@ -200,6 +200,7 @@ fn requests() -> Vec<PeerRequest> {
             txn_number: session.map(|_| -1),
             identity: RequestId { boot: BootId(u64::MAX), sequence: number },
             connection: 8,
+            behind: session.map(|_| Behind { at_least: LogIndex(9), staleness_ms_max: Some(u64::MAX) }),
             operation,
         }))
     };
@@ -212,6 +213,7 @@ fn requests() -> Vec<PeerRequest> {
         facts: facts(),
     })));
     requests.push(PeerRequest::CatalogIndex);
+    requests.push(PeerRequest::ShardIndex(ShardId(u64::MAX)));
     requests.push(PeerRequest::Status);
     requests
 }
@@ -282,13 +284,15 @@ fn operation_replies() -> Vec<OperationReply> {
 }
 
 fn answers() -> Vec<Result<PeerReply, PeerFailure>> {
-    let replies = operation_replies().into_iter().map(|reply| PeerReply::Operation(Box::new(reply)));
+    let replies = operation_replies()
+        .into_iter()
+        .map(|reply| PeerReply::Operation { reply: Box::new(reply), applied: LogIndex(u64::MAX) });
     let mut answers: Vec<_> = replies.map(Ok).collect();
     answers.extend([
         Ok(PeerReply::CatalogWrite(Box::new(catalog::Reply::Done))),
         Ok(PeerReply::CatalogWrite(Box::new(created()))),
         Ok(PeerReply::CatalogWrite(Box::new(catalog::Reply::Indexes(vec![base::IndexId(3)])))),
-        Ok(PeerReply::CatalogIndex(LogIndex(u64::MAX))),
+        Ok(PeerReply::Index(LogIndex(u64::MAX))),
         Ok(PeerReply::Status(everything())),
         Err(PeerFailure::Unreachable("gone".to_owned())),
         Err(PeerFailure::Refused { error: error(), primary: None }),

@@ -38,6 +38,7 @@ fn insert(megabytes: usize) -> PeerRequest {
         txn_number: None,
         identity: RequestId { boot: BootId(1), sequence: 1 },
         connection: 1,
+        behind: None,
         operation: Operation::Insert(insert),
     }))
 }
@@ -60,7 +61,7 @@ async fn a_slow_request_holds_up_nothing() {
     eventually(|| two.service.received().len() == 1).await;
     two.service.gate.send_replace(true);
     let answer = slow.await.expect("no panic");
-    assert!(matches!(answer, Ok(PeerReply::CatalogIndex(LogIndex(7)))), "{answer:?}");
+    assert!(matches!(answer, Ok(PeerReply::Index(LogIndex(7)))), "{answer:?}");
 }
 
 #[tokio::test]

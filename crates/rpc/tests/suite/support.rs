@@ -76,12 +76,12 @@ impl Service for Recorder {
                 let status = doc! { "node": self.node.get(), "from": from.get(), "filler": filler };
                 Ok(PeerReply::Status(status))
             }
-            PeerRequest::CatalogIndex => {
+            PeerRequest::CatalogIndex | PeerRequest::ShardIndex(_) => {
                 let waiting = self.waiting.fetch_add(1, Ordering::Relaxed) + 1;
                 self.waiting_max.fetch_max(waiting, Ordering::Relaxed);
                 self.gate.subscribe().wait_for(|open| *open).await.expect("the gate lives as long as this");
                 self.waiting.fetch_sub(1, Ordering::Relaxed);
-                Ok(PeerReply::CatalogIndex(LogIndex(7)))
+                Ok(PeerReply::Index(LogIndex(7)))
             }
             PeerRequest::CatalogWrite(_) => panic!("a request that this service cannot do"),
             PeerRequest::Operation(_) => {

@@ -334,6 +334,12 @@ impl Backend for Recorder {
         1
     }
 
+    fn operation_time(&self) -> base::Timestamp {
+        base::Timestamp { seconds: 1_700_000_000, counter: 1 }
+    }
+
+    fn observe_cluster_time(&self, _: base::Timestamp) {}
+
     async fn cluster_status(&self) -> Document {
         bson::doc! {
             "cluster": "test",

@@ -1,0 +1,184 @@
+//! Brings a read to a replica that the client's read preference allows.
+//!
+//! Called by `front` for reads whose preference is not the primary. Always holds: through one router, reads of a shard never
+//! go backwards, whichever of its replicas answer; a read of a causal session sees whatever was acknowledged before it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use base::{Code, Error, LogIndex, Namespace, NodeId, Result, ShardId};
+use catalog::ShardPlacement;
+
+use crate::catalog_access::unanswered;
+use crate::command::{ReadMode, ReadSource};
+use crate::peer::{Behind, Operation, OperationReply, PeerFailure, PeerReply, PeerRequest, RemoteOperation};
+use crate::resolve::sole_shard;
+use crate::retry::{Attempts, is_stale};
+use crate::route::no_primary;
+use crate::serve::check_fresh;
+use crate::{OperationContext, Router};
+
+/// Where a read may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Choice {
+    /// To the primary, wherever it is by then.
+    Primary,
+    /// To the replica on a node, whatever its role.
+    Replica(NodeId),
+}
+
+impl Router {
+    /// Has a replica execute a read that the client's preference allows, and the next one where one does not answer.
+    pub(crate) async fn route_read(
+        &self,
+        cx: &OperationContext,
+        namespace: &Namespace,
+        operation: Operation,
+    ) -> Result<OperationReply> {
+        let mut attempts = Attempts::new(self);
+        loop {
+            let record = self.collection(namespace).await?;
+            let Some(record) = record else { return self.execute(cx, operation).await };
+            let placement = sole_shard(&record);
+            let mut error = unsatisfied(cx);
+            for choice in self.choices(cx, placement) {
+                let read = match choice {
+                    Choice::Primary => {
+                        self.attempt(cx, placement, self.next_request(), operation.clone()).await
+                    }
+                    Choice::Replica(node) => self.read_at(cx, placement, node, operation.clone()).await,
+                };
+                match read {
+                    Ok(reply) => return Ok(reply),
+                    Err(failed) if is_stale(&failed) => error = failed,
+                    Err(failed) => return Err(failed),
+                }
+            }
+            attempts.again(self, cx, error).await?;
+        }
+    }
+
+    /// The replicas that the preference allows, in the order in which to try them.
+    fn choices(&self, cx: &OperationContext, placement: &ShardPlacement) -> Vec<Choice> {
+        let here = self.host.shard(placement.shard);
+        let primary = self.primary_node(placement, here.as_ref());
+        let allowed = self.allowed_nodes(&cx.reads.tags, placement);
+        let others = allowed.iter().copied().filter(|node| Some(*node) != primary);
+        let secondaries: Vec<Choice> = others.map(Choice::Replica).collect();
+        match cx.reads.mode {
+            ReadMode::Primary => vec![Choice::Primary],
+            ReadMode::Secondary => secondaries,
+            ReadMode::Nearest => allowed.into_iter().map(Choice::Replica).collect(),
+            ReadMode::PrimaryPreferred if primary.is_some() => [vec![Choice::Primary], secondaries].concat(),
+            ReadMode::PrimaryPreferred | ReadMode::SecondaryPreferred => {
+                [secondaries, vec![Choice::Primary]].concat()
+            }
+        }
+    }
+
+    /// The nodes of a shard's replicas with the labels that the client prefers: this one first, the others in turn.
+    fn allowed_nodes(&self, tags: &[BTreeMap<String, String>], placement: &ShardPlacement) -> Vec<NodeId> {
+        let catalog = self.catalog_copy();
+        let mut nodes: Vec<NodeId> = placement.replicas.iter().map(|replica| replica.node).collect();
+        let turn = usize::try_from(self.entropy.below(nodes.len().max(1) as u64)).unwrap_or(0);
+        nodes.rotate_left(turn);
+        nodes.sort_by_key(|node| *node != self.node);
+        let has_all = |node: &NodeId, tags: &BTreeMap<String, String>| {
+            let labels = catalog.node(*node).map(|node| &node.facts.labels);
+            labels.is_some_and(|labels| tags.iter().all(|(name, value)| labels.get(name) == Some(value)))
+        };
+        let labelled = |tags| nodes.iter().copied().filter(|node| has_all(node, tags)).collect::<Vec<_>>();
+        match tags {
+            [] => nodes,
+            sets => sets.iter().map(labelled).find(|found| !found.is_empty()).unwrap_or_default(),
+        }
+    }
+
+    async fn read_at(
+        &self,
+        cx: &OperationContext,
+        placement: &ShardPlacement,
+        node: NodeId,
+        operation: Operation,
+    ) -> Result<OperationReply> {
+        let staleness_ms_max =
+            cx.reads.staleness_max.map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
+        let behind = Behind { at_least: self.at_least(cx, placement).await?, staleness_ms_max };
+        if node == self.node {
+            let replica = self.host.shard(placement.shard).ok_or_else(|| no_primary(placement.shard))?;
+            check_fresh(&replica, &behind, node).map_err(unanswered)?;
+            let here = OperationContext { source: ReadSource::Replica(behind.at_least), ..cx.clone() };
+            let reply = self.execute(&here, operation).await?;
+            self.note_seen(placement.shard, replica.applied_index());
+            return Ok(reply);
+        }
+        let request = RemoteOperation {
+            shard: placement.shard,
+            timeout_ms: self.time_left_ms(cx),
+            session: cx.session,
+            txn_number: None,
+            identity: self.next_request(),
+            connection: cx.connection,
+            behind: Some(behind),
+            operation,
+        };
+        let reply = self.ask(node, None, request).await.map_err(unanswered)?;
+        self.adopt(cx, node, placement.shard, reply)
+    }
+
+    /// The index that a replica must have applied: what this router has seen, or for a read in a causal session whatever
+    /// the primary has answered by now.
+    async fn at_least(&self, cx: &OperationContext, placement: &ShardPlacement) -> Result<LogIndex> {
+        let here = self.host.shard(placement.shard);
+        if !cx.reads.causal {
+            let own = here.map_or(LogIndex(0), |replica| replica.commit_index());
+            return Ok(own.max(self.seen.lock().get(&placement.shard).copied().unwrap_or(LogIndex(0))));
+        }
+        let primary =
+            self.primary_node(placement, here.as_ref()).ok_or_else(|| no_primary(placement.shard))?;
+        match here.filter(|_| primary == self.node) {
+            Some(replica) => {
+                replica.read().await?;
+                Ok(replica.applied_index())
+            }
+            None => self.ask_index(primary, placement.shard, cx).await.map_err(unanswered),
+        }
+    }
+
+    async fn ask_index(
+        &self,
+        primary: NodeId,
+        shard: ShardId,
+        cx: &OperationContext,
+    ) -> Result<LogIndex, PeerFailure> {
+        let timeout = Duration::from_millis(self.time_left_ms(cx));
+        match self.peers.call(primary, PeerRequest::ShardIndex(shard), timeout).await? {
+            PeerReply::Index(index) => Ok(index),
+            other => {
+                let message = format!("{primary} answered something else than it was asked: {other:?}");
+                let error = Error::new(Code::INTERNAL_ERROR, message);
+                Err(PeerFailure::Refused { error, primary: None })
+            }
+        }
+    }
+
+    /// Remembers how far the replica was that answered last.
+    pub(crate) fn note_seen(&self, shard: ShardId, applied: LogIndex) {
+        let mut seen = self.seen.lock();
+        let mark = seen.entry(shard).or_insert(applied);
+        *mark = applied.max(*mark);
+    }
+}
+
+/// There is no replica that the preference allows.
+fn unsatisfied(cx: &OperationContext) -> Error {
+    let mode = match cx.reads.mode {
+        ReadMode::Primary => "primary",
+        ReadMode::PrimaryPreferred => "primaryPreferred",
+        ReadMode::Secondary => "secondary",
+        ReadMode::SecondaryPreferred => "secondaryPreferred",
+        ReadMode::Nearest => "nearest",
+    };
+    let message = format!("Could not find a replica that matches read preference {{ mode: \"{mode}\" }}");
+    Error::new(Code::FAILED_TO_SATISFY_READ_PREFERENCE, message)
+}
