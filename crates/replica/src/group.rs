@@ -38,8 +38,8 @@ const MESSAGES_IN_FLIGHT_MAX: usize = 256;
 /// See the module's comment.
 pub(crate) struct Group {
     raw: RawNode<LogStore>,
-    /// Numbers of the library's batches of work whose log writes are not durable yet.
-    unlogged: VecDeque<u64>,
+    /// Of log writes that are not durable yet: the numbers of the library's first and last batch of work in each.
+    unlogged: VecDeque<(u64, u64)>,
     last_number: u64,
     /// Up to which number all log writes are durable.
     durable_number: u64,
@@ -259,6 +259,7 @@ impl Group {
     /// Collects everything that the library wants done. Faults on an entry that this version cannot apply.
     pub(crate) fn drive(&mut self) -> storage::Result<Work> {
         let mut work = Work::default();
+        let mut first_logged = None;
         #[cfg(feature = "bugs")]
         self.commit_by_counting();
         while self.raw.has_ready() {
@@ -281,6 +282,7 @@ impl Group {
                 return Err(Fault::corruption("a snapshot arrived that nobody asked for"));
             }
             if ready.must_sync() {
+                first_logged.get_or_insert(number);
                 let logging = work.logging.get_or_insert_default();
                 logging.number = number;
                 logging.vote |= ready.hs().is_some();
@@ -301,7 +303,7 @@ impl Group {
                 self.release_messages(number, &mut work);
             }
         }
-        self.unlogged.extend(work.logging.as_ref().map(|logging| logging.number));
+        self.unlogged.extend(first_logged.zip(work.logging.as_ref().map(|logging| logging.number)));
         work.behind = self.raw.mut_store().take_behind();
         Ok(work)
     }
@@ -309,8 +311,8 @@ impl Group {
     /// The log writes up to `number` are durable. [`Group::drive`] then finds what follows from it.
     pub(crate) fn logged(&mut self, number: u64) -> Work {
         let mut work = Work::default();
-        while self.unlogged.pop_front_if(|waiting| *waiting <= number).is_some() {}
-        let durable = self.unlogged.front().map_or(self.last_number, |waiting| waiting - 1);
+        while self.unlogged.pop_front_if(|(_, last)| *last <= number).is_some() {}
+        let durable = self.unlogged.front().map_or(self.last_number, |(first, _)| first - 1);
         self.raw.on_persist_ready(durable);
         self.durable_number = durable;
         self.release_messages(durable, &mut work);
