@@ -35,6 +35,12 @@ impl Recorder {
         if let Some(number) = cx.txn_number {
             write!(what, " txn={number}").expect("a string takes any text");
         }
+        let reads = &cx.reads;
+        if *reads != ReadPreference::default() {
+            write!(what, " reads={:?}", reads.mode).expect("a string takes any text");
+            write!(what, " tags={:?} stale={:?} causal={}", reads.tags, reads.staleness_max, reads.causal)
+                .expect("a string takes any text");
+        }
         if let Some(deadline) = cx.deadline {
             write!(what, " deadline={:?}", deadline.0).expect("a string takes any text");
         }
