@@ -40,6 +40,8 @@ pub(crate) enum Control {
     Transfer(ReplicaId),
     /// Where nobody leads, this replica asks for votes now.
     Campaign,
+    /// A node is lost or was restarted: a group that sleeps has to look for itself.
+    Stir,
     /// How far each follower's log is known to match, from the leader.
     Progress(oneshot::Sender<BTreeMap<ReplicaId, LogIndex>>),
 }
@@ -155,6 +157,12 @@ impl<M: StateMachine> ReplicaHandle<M> {
     pub async fn campaign(&self) {
         // A replica that is gone does not lead.
         let _ = self.control.send(Control::Campaign).await;
+    }
+
+    /// Wakes the replica's group if it sleeps.
+    pub(crate) fn stir(&self) {
+        // One that is too busy to hear of it does not sleep.
+        let _ = self.control.try_send(Control::Stir);
     }
 
     /// How far each member's log is known to match this one's. Empty on any replica but the leader.

@@ -222,6 +222,17 @@ impl<S: StateMachine, C: StateMachine> HostOf<S, C> {
         catalog.into_iter().chain(shards.values().map(|running| status(&running.shared))).collect()
     }
 
+    /// A node is lost, or has been restarted: replicas that follow a primary there wake up, and see for themselves whether
+    /// it still leads. A hint; being wrong costs a few messages.
+    pub fn peer_lost(&self, node: NodeId) {
+        for replica in self.shards().iter().filter(|replica| replica.leader_node() == Some(node)) {
+            replica.stir();
+        }
+        if let Some(catalog) = self.catalog().filter(|catalog| catalog.leader_node() == Some(node)) {
+            catalog.stir();
+        }
+    }
+
     /// Counters.
     pub fn metrics(&self) -> Arc<HostMetrics> {
         self.inner.node.metrics.clone()

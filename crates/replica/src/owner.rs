@@ -9,6 +9,7 @@
 #[cfg(feature = "bugs")]
 mod mischief;
 pub(crate) mod peers;
+mod sleep;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval_at};
 
 use self::peers::Unproven;
+use self::sleep::Sleep;
 use crate::apply::{Applier, Change, Committed};
 #[cfg(feature = "bugs")]
 use crate::bugs::Bug;
@@ -85,6 +87,7 @@ pub(crate) struct Owner<M: StateMachine> {
     controls: Vec<Control>,
     /// Where replicas are that wrote to this one and that its membership does not have.
     strangers: BTreeMap<ReplicaId, NodeId>,
+    sleep: Sleep,
     /// The highest index that a leader said was committed.
     leader_commit: LogIndex,
     ticks: u64,
@@ -158,6 +161,7 @@ impl<M: StateMachine> Owner<M> {
             control,
             controls: Vec::new(),
             strangers: BTreeMap::new(),
+            sleep: Sleep::default(),
             leader_commit: LogIndex(0),
             ticks: 0,
             leaderless_ticks: 0,
@@ -189,10 +193,16 @@ impl<M: StateMachine> Owner<M> {
         self.turn()?;
         let mut upkeep = timer(UPKEEP_INTERVAL_MS);
         let mut ticks = timer(TICK_MS);
+        let mut ticked = true;
         while !self.is_finished() {
             let shared = self.shared.clone();
             let accepts = self.accepts();
             let ticking = self.needs_ticks();
+            if ticking && !ticked {
+                // The time that was slept is not caught up.
+                ticks.reset();
+            }
+            ticked = ticking;
             // A channel whose senders are gone is ready for ever; without handles there is nothing left to serve.
             let abandoned = self.control.is_closed() && self.control.is_empty();
             if abandoned && !shared.stopping.swap(true, Ordering::SeqCst) {
@@ -212,6 +222,7 @@ impl<M: StateMachine> Owner<M> {
                 _ = upkeep.tick() => self.queue_upkeep(),
             }
             if accepts && !self.inbox.is_empty() {
+                self.stir();
                 // Whoever else is about to send a command gets the chance to share this entry.
                 tokio::task::yield_now().await;
                 self.drain_mailbox();
@@ -607,7 +618,7 @@ impl<M: StateMachine> Owner<M> {
     }
 
     fn queue_upkeep(&mut self) {
-        if !self.may_evaluate() {
+        if !self.may_evaluate() || self.is_asleep() {
             return;
         }
         let wall_ms = self.node.options.clock.wall_ms();
@@ -655,7 +666,7 @@ impl<M: StateMachine> Owner<M> {
 
     /// A leader that is alone has nobody to send heartbeats to. Learners need them: what was lost is sent again then.
     fn needs_ticks(&self) -> bool {
-        self.leading.is_none() || self.membership.nodes.len() > 1
+        !self.is_asleep() && (self.leading.is_none() || self.membership.nodes.len() > 1)
     }
 
     fn is_finished(&self) -> bool {

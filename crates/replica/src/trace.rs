@@ -25,6 +25,8 @@ pub enum Event {
     Leads { term: Term, first: LogIndex },
     /// No longer leads the term that it led.
     Stepped { term: Term },
+    /// Sleeps until something happens: its clock stands.
+    Sleeps,
     /// Evaluates from here on: the first entry of its term is applied.
     Evaluates { from: LogIndex },
     /// Put commands into one entry.
@@ -100,6 +102,7 @@ impl fmt::Display for Event {
             }
             Event::Leads { term, first } => write!(f, "leads {term}, first entry {first}"),
             Event::Stepped { term } => write!(f, "leads {term} no longer"),
+            Event::Sleeps => write!(f, "sleeps"),
             Event::Evaluates { from } => write!(f, "evaluates, having applied {from}"),
             Event::Proposed { index, commands, bytes, timestamp } => {
                 write!(f, "proposed {index} with {commands} commands, {bytes} bytes, at {timestamp}")

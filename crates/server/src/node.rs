@@ -3,12 +3,13 @@
 //! Always holds: connections are taken only once everything behind them runs; on [`Server::stop`] they end first, then
 //! the replicas, then the engines, each having written what it owes.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use base::id::CATALOG_SHARD;
-use base::{BootId, Clock, Entropy, ReplicaId};
+use base::{BootId, Clock, Entropy, NodeId, ReplicaId};
 use catalog::{Command, NodeFacts};
 use replica::{CompactionPolicy, Host, HostOptions, Membership, ThreadSpawner};
 use router::{Router, RouterOptions};
@@ -33,6 +34,8 @@ const CATALOG_REPLICA: ReplicaId = ReplicaId(1);
 const APPLY_THREADS: usize = 2;
 /// How often idle cursors are looked for.
 const CURSOR_SWEEP_INTERVAL: Duration = Duration::from_secs(30);
+/// How often a node looks whether others are lost.
+const PEER_LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// How often a node that joins looks whether its replica of the catalog has come.
 const CATALOG_LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
@@ -101,6 +104,7 @@ impl Server {
             tokio::spawn(router.clone().keep_reconciled()),
             tokio::spawn(sweep_cursors(router.clone())),
             tokio::spawn(follow_addresses(host.clone(), network.clone())),
+            tokio::spawn(watch_peers(host.clone(), network.clone())),
             tokio::spawn(introduce(router.clone(), ground.facts())),
         ];
         ground.serve(engines, host, router, network, background, recent)
@@ -369,6 +373,22 @@ async fn follow_addresses(host: Host, network: Network) {
             continue;
         }
         catalog.changed(applied, catalog.leader()).await;
+    }
+}
+
+/// Tells the replicas of this node when another one is lost or has been restarted: groups that sleep hear of it no other way.
+async fn watch_peers(host: Host, network: Network) {
+    let mut known: BTreeMap<NodeId, (bool, Option<BootId>)> = BTreeMap::new();
+    loop {
+        tokio::time::sleep(PEER_LOOK_INTERVAL).await;
+        for (node, health) in network.health() {
+            let (connected, boot) = known.insert(node, (health.connected, health.boot)).unwrap_or_default();
+            let lost = connected && !health.connected;
+            if lost || boot.is_some() && boot != health.boot {
+                info!(%node, reason = health.reason.as_deref().unwrap_or("it was restarted"), "another node is lost");
+                host.peer_lost(node);
+            }
+        }
     }
 }
 

@@ -39,6 +39,7 @@ impl<M: StateMachine> Owner<M> {
             match control {
                 Control::Receive(from, message) => self.receive(from, message),
                 Control::Change(changes, answer) => {
+                    self.stir();
                     let outcome = self.propose_change(&changes);
                     match outcome {
                         Ok(index) => self.changing.push((index, answer)),
@@ -48,6 +49,7 @@ impl<M: StateMachine> Owner<M> {
                 }
                 Control::Transfer(replica) => self.transfer_to(replica),
                 Control::Campaign => self.campaign()?,
+                Control::Stir => self.stir(),
                 // Whoever asked may have gone away.
                 Control::Progress(answer) => drop(answer.send(self.progress())),
             }
@@ -78,6 +80,10 @@ impl<M: StateMachine> Owner<M> {
             self.strangers.insert(sender, from);
         }
         self.trace(|| Event::received(&message));
+        if self.falls_asleep(&message) {
+            return;
+        }
+        self.stir_at(&message);
         let commit = LogIndex(message.commit);
         self.group.step(message, self.node.options.entropy.as_ref());
         if self.group.other_leader() == Some(sender) {
@@ -113,6 +119,7 @@ impl<M: StateMachine> Owner<M> {
         if self.leading.is_some() && !self.group.is_sole_voter() && self.ticks.is_multiple_of(PROOF_TICKS) {
             self.prove();
         }
+        self.count_idle_tick();
     }
 
     /// Whether there has been no leader for so long that commands are refused.
@@ -131,6 +138,7 @@ impl<M: StateMachine> Owner<M> {
         #[cfg(feature = "bugs")]
         self.serve_early();
         if wanted && self.group.leads() && !self.group.is_sole_voter() {
+            self.stir();
             self.prove();
         }
     }
