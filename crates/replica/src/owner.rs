@@ -652,7 +652,8 @@ impl<M: StateMachine> Owner<M> {
 
     /// A leader that is alone has nobody to send heartbeats to. Learners need them: what was lost is sent again then.
     fn needs_ticks(&self) -> bool {
-        self.leading.is_none() || self.membership.nodes.len() > 1
+        let own = self.shared.name.replica;
+        self.leading.is_none() || self.membership.nodes.keys().any(|replica| *replica != own)
     }
 
     fn is_finished(&self) -> bool {
