@@ -256,6 +256,11 @@ impl Group {
         self.raw.transfer_leader(replica.get());
     }
 
+    /// Whether that is under way. The library gives up after a while.
+    pub(crate) fn is_handing_over(&self) -> bool {
+        self.raw.raft.lead_transferee.is_some()
+    }
+
     /// Collects everything that the library wants done. Faults on an entry that this version cannot apply.
     pub(crate) fn drive(&mut self) -> storage::Result<Work> {
         let mut work = Work::default();

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 
 use arc_swap::ArcSwap;
 use base::id::CATALOG_SHARD;
-use base::{Generation, LogIndex, ReplicaId, ShardId, Term};
+use base::{Generation, LogIndex, NodeId, ReplicaId, ShardId, Term};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use storage::{Fault, KeyspaceName, KvBatch, LogBatch, ReplicaLogState};

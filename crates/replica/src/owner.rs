@@ -261,6 +261,7 @@ impl<M: StateMachine> Owner<M> {
             self.evaluate_inbox()?;
             self.drive()?;
         }
+        self.say_good_night();
         self.compact()
     }
 
@@ -666,7 +667,7 @@ impl<M: StateMachine> Owner<M> {
 
     /// A leader that is alone has nobody to send heartbeats to. Learners need them: what was lost is sent again then.
     fn needs_ticks(&self) -> bool {
-        !self.is_asleep() && (self.leading.is_none() || self.membership.nodes.len() > 1)
+        !self.is_asleep() && (self.leading.is_none() || !self.is_alone())
     }
 
     fn is_finished(&self) -> bool {

@@ -73,7 +73,7 @@ impl Network {
         self.cut.lock().clear();
     }
 
-    fn is_cut(&self, from: NodeId, to: NodeId) -> bool {
+    pub(crate) fn is_cut(&self, from: NodeId, to: NodeId) -> bool {
         self.cut.lock().contains(&(from, to))
     }
 

@@ -77,6 +77,7 @@ impl Node {
         let process = Arc::new(process);
         *self.process.lock() = Some(process.clone());
         process.watch();
+        process.watch_peers();
         if world.founders.contains(&self.id) && !self.is_founded.load(Ordering::SeqCst) {
             process.found();
         }

@@ -31,6 +31,9 @@ use crate::world::World;
 /// Tasks that a process keeps track of before it forgets those that have ended.
 const TASKS_KEPT: usize = 64;
 
+/// How long another node may be lost before its loss is noticed.
+const PEER_LOOK_US_MAX: u64 = 1_500_000;
+
 /// A running process.
 pub(crate) struct Process {
     pub(crate) host: Host,
@@ -156,6 +159,26 @@ impl Process {
             match machinery.expects_fault.load(Ordering::SeqCst) {
                 true => world.trace(&format!("{node} stops: {fault}")),
                 false => world.violation(format!("{node} stopped by itself: {fault}")),
+            }
+        }));
+    }
+
+    /// Tells the replicas when another node is lost or has been restarted, as pings between nodes find out.
+    pub(crate) fn watch_peers(&self) {
+        let (host, machinery) = (self.host.clone(), self.machinery.clone());
+        self.spawn(Box::pin(async move {
+            let Machinery { world, node, .. } = machinery.as_ref();
+            let mut boots = BTreeMap::new();
+            loop {
+                world.pause(PEER_LOOK_US_MAX).await;
+                for other in world.nodes.keys().filter(|other| *other != node) {
+                    let process = world.node(*other).process().filter(|process| !process.is_paused());
+                    let boot = process.map(|process| process.boot);
+                    let is_cut = world.network.is_cut(*node, *other) || world.network.is_cut(*other, *node);
+                    if boot.is_none() || is_cut || boots.insert(*other, boot) != Some(boot) {
+                        host.peer_lost(*other);
+                    }
+                }
             }
         }));
     }

@@ -119,6 +119,12 @@ impl<M: StateMachine> Owner<M> {
         if self.leading.is_some() && !self.group.is_sole_voter() && self.ticks.is_multiple_of(PROOF_TICKS) {
             self.prove();
         }
+        let is_member = self.membership.replicas().contains(&self.shared.name.replica);
+        if self.leading.is_some() && !is_member && !self.group.is_handing_over() {
+            // The change that removed this replica was proposed by an earlier leader. The library lets this one go on,
+            // and takes no proposal from it.
+            self.transfer_to_furthest();
+        }
         self.count_idle_tick();
     }
 
@@ -214,11 +220,15 @@ impl<M: StateMachine> Owner<M> {
         index.ok_or_else(|| refused("an earlier change of the membership is not complete"))
     }
 
-    /// Hands the primary's role over before this replica stops: to the voter that is furthest.
+    /// Hands the primary's role over before this replica stops.
     pub(super) fn hand_over(&mut self) {
-        if !self.may_hand_over() || self.handed_over == Some(self.group.term()) {
-            return;
+        if self.may_hand_over() && self.handed_over != Some(self.group.term()) {
+            self.transfer_to_furthest();
         }
+    }
+
+    /// Hands the role over to the voter that is furthest.
+    fn transfer_to_furthest(&mut self) {
         let own = self.shared.name.replica;
         let others = self.membership.voters.iter().copied().filter(|voter| *voter != own);
         if let Some(furthest) = others.max_by_key(|voter| self.group.matched(*voter)) {

@@ -38,24 +38,28 @@ impl<M: StateMachine> Owner<M> {
         self.sleep = Sleep::default();
     }
 
-    /// A message has come: what is only the echo of this leader's own heartbeats keeps nobody awake.
+    /// A message has come. What only echoes this leader's own messages neither wakes it nor keeps it awake.
     pub(super) fn stir_at(&mut self, message: &Message) {
         let is_echo = match message.get_msg_type() {
             MessageType::MsgHeartbeatResponse => true,
             MessageType::MsgAppendResponse => !message.reject,
             _ => false,
         };
-        if self.sleep.asleep || !is_echo {
+        if !is_echo {
             self.stir();
         }
     }
 
-    /// A tick of a leader: puts the group to sleep when it has been idle for long enough.
+    /// A tick of a leader.
     pub(super) fn count_idle_tick(&mut self) {
-        if self.leading.is_none() || self.group.is_sole_voter() && self.membership.nodes.len() == 1 {
-            return;
+        if self.leading.is_some() && !self.is_alone() {
+            self.sleep.idle_ticks += 1;
         }
-        self.sleep.idle_ticks += 1;
+    }
+
+    /// Puts the group to sleep when it has been idle for long enough. Called when nothing else is left to send: whatever
+    /// reached a follower after the last heartbeat would wake it again.
+    pub(super) fn say_good_night(&mut self) {
         if self.sleep.idle_ticks < IDLE_TICKS_MAX || !self.may_sleep() {
             return;
         }
@@ -82,12 +86,18 @@ impl<M: StateMachine> Owner<M> {
         agrees
     }
 
+    /// Whether nobody else belongs to the group.
+    pub(super) fn is_alone(&self) -> bool {
+        self.membership.nodes.keys().all(|replica| *replica == self.shared.name.replica)
+    }
+
     fn may_sleep(&self) -> bool {
         let last = self.group.last_index();
         let has_all = |replica: &ReplicaId| {
             *replica == self.shared.name.replica || self.group.matched(*replica) == Some(last)
         };
-        self.applied == last
+        self.leading.is_some()
+            && self.applied == last
             && self.waiting.is_empty()
             && self.unproven.is_empty()
             && !self.membership.is_joint()
