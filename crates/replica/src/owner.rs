@@ -222,7 +222,6 @@ impl<M: StateMachine> Owner<M> {
                 _ = upkeep.tick() => self.queue_upkeep(),
             }
             if accepts && !self.inbox.is_empty() {
-                self.stir();
                 // Whoever else is about to send a command gets the chance to share this entry.
                 tokio::task::yield_now().await;
                 self.drain_mailbox();
@@ -480,6 +479,10 @@ impl<M: StateMachine> Owner<M> {
                 send(request.answer, reply);
                 continue;
             }
+            if batch.is_empty() && request.answer.is_closed() {
+                // Nobody waits, and nothing has to be done: no reason to wake anybody.
+                continue;
+            }
             if batch.is_empty() && !leased {
                 draft.unproven.push((request.answer, reply));
                 continue;
@@ -550,6 +553,7 @@ impl<M: StateMachine> Owner<M> {
             self.answer_after_proof(unproven);
             return Ok(());
         }
+        self.stir();
         let timestamp = self.clock.last();
         let data = entry.finish(timestamp);
         let bytes = data.len();
@@ -575,6 +579,7 @@ impl<M: StateMachine> Owner<M> {
         if answers.is_empty() {
             return;
         }
+        self.stir();
         let since = self.node.options.clock.monotonic();
         self.unproven.push(Unproven { since, index: self.group.last_index(), answers });
         self.group.prove(since);
@@ -619,7 +624,7 @@ impl<M: StateMachine> Owner<M> {
     }
 
     fn queue_upkeep(&mut self) {
-        if !self.may_evaluate() || self.is_asleep() {
+        if !self.may_evaluate() {
             return;
         }
         let wall_ms = self.node.options.clock.wall_ms();

@@ -258,6 +258,8 @@ impl Ground {
                 node: self.facts(),
             };
             catalog.write(found).await.map_err(start_failure)?;
+            // Whoever looks at the catalog from here on sees it.
+            catalog.read().await.map_err(start_failure)?;
         }
         Ok(())
     }

@@ -31,7 +31,14 @@ fn run_to_end(settings: Settings, recent: Arc<RecentLog>) -> Result<(), Failure>
 
 async fn run(settings: Settings, recent: Arc<RecentLog>) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
-    let mut server = Server::start_with_log(settings, recent).await?;
+    let mut server = tokio::select! {
+        started = Server::start_with_log(settings, recent) => started?,
+        // A node may wait for its cluster for as long as it takes; it owes nobody anything yet.
+        name = signals.next() => {
+            info!(signal = name, "stopping before the start was complete");
+            return Ok(());
+        }
+    };
     tokio::select! {
         name = signals.next() => {
             info!(signal = name, "stopping");
