@@ -61,7 +61,8 @@ pub(crate) async fn lose_a_disk(world: &Arc<World>, flips: bool) {
     }
 }
 
-fn is_founded(world: &World) -> bool {
+/// Whether every first replica was created.
+pub(crate) fn is_founded(world: &World) -> bool {
     world.founders.iter().all(|node| world.node(*node).is_founded.load(Ordering::SeqCst))
 }
 
