@@ -44,11 +44,14 @@ pub enum Bug {
     CacheKeepsTruncated,
     /// What was proposed and lost with the leadership is still evaluated against.
     EvaluateAgainstDropped,
+    /// A leader changes the membership before it has committed an entry of its own term, though an earlier leader's change
+    /// may be under way.
+    ChangeBeforeFirstCommit,
 }
 
 impl Bug {
     /// All bugs with their names.
-    pub const ALL: [(&'static str, Bug); 19] = [
+    pub const ALL: [(&'static str, Bug); 20] = [
         ("answer-before-fsync", Bug::AnswerBeforeFsync),
         ("applied-index-before-batch", Bug::AppliedIndexBeforeBatch),
         ("evaluate-without-overlay", Bug::EvaluateWithoutOverlay),
@@ -68,5 +71,6 @@ impl Bug {
         ("snapshot-without-retry-records", Bug::SnapshotWithoutRetryRecords),
         ("cache-keeps-truncated", Bug::CacheKeepsTruncated),
         ("evaluate-against-dropped", Bug::EvaluateAgainstDropped),
+        ("change-before-first-commit", Bug::ChangeBeforeFirstCommit),
     ];
 }

@@ -224,6 +224,8 @@ impl Group {
     /// an earlier change is not complete. Only while this replica leads.
     pub(crate) fn propose_change(&mut self, changes: &[MemberChange]) -> Option<LogIndex> {
         assert!(self.leads(), "a forwarded change is evaluated by nobody");
+        #[cfg(feature = "bugs")]
+        self.overlook_earlier_change();
         let before = self.last_index();
         self.raw.propose_conf_change(Vec::new(), conf_change(changes)).ok()?;
         // A change that the library refuses becomes an empty entry in its place.

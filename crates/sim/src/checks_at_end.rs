@@ -20,6 +20,8 @@ use crate::{faults, repair};
 
 /// Simulated time within which a healed cluster must serve again and its replicas must meet, in seconds.
 const RECOVERY_SECONDS_MAX: u64 = 60;
+/// Simulated time within which a replica that is dropped is gone: it may wait for a successor first.
+const DROP_MS_MAX: u64 = 2_000;
 
 /// See the module's comment.
 pub(crate) async fn check(world: &Arc<World>) {
@@ -30,11 +32,13 @@ pub(crate) async fn check(world: &Arc<World>) {
         world.node(*node).power_off(world);
         faults::start(world, *node).await;
     }
-    if !recover(world, &mut BTreeMap::new()).await {
+    let mut memberships = BTreeMap::new();
+    if !recover(world, &mut memberships).await {
         return;
     }
-    repair::drop_strangers(world).await;
-    let mut memberships = BTreeMap::new();
+    if let Some(membership) = memberships.get(&SHARD) {
+        repair::drop_all_but(world, membership);
+    }
     if !recover(world, &mut memberships).await {
         return;
     }
@@ -44,7 +48,7 @@ pub(crate) async fn check(world: &Arc<World>) {
     if world.chance(2) {
         check_expiry(world).await;
     }
-    world.pause(1_000).await;
+    tokio::time::sleep(Duration::from_millis(DROP_MS_MAX)).await;
     nodes.iter().for_each(|node| world.node(*node).kill());
     check_keyspaces(world, &memberships);
 }

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use base::id::CATALOG_SHARD;
 use base::{Code, Namespace, NodeId, ReplicaId, ShardId};
@@ -33,6 +34,12 @@ const CLAIM_SEATS: i64 = 100_000;
 const TAGS: u64 = 5;
 /// Numbers of administrators' sessions begin here.
 const ADMINISTRATOR: u8 = 200;
+/// Numbers of those begin here who come with a fault and leave with it; they end where administrators' begin.
+const PASSER_BY: u8 = 20;
+/// How many of these write to a node at a time.
+const CROWD: u8 = 6;
+/// How long one waits for a read that need not be answered, in milliseconds.
+const GLANCE_MS: u64 = 20;
 
 /// A client with a session of its own.
 pub(crate) struct Client {
@@ -59,18 +66,69 @@ fn shared_names() -> impl Iterator<Item = String> {
         .flat_map(|kind| (0..SHARED).map(move |at| format!("{kind}-{at}")))
 }
 
+/// Whether the documents are there that all clients share.
+fn is_set_up(world: &World) -> bool {
+    let documents = &world.history.lock().documents;
+    shared_names().all(|name| documents.contains_key(&name))
+}
+
 /// Writes something to a group that goes through its Raft log, and waits until it is answered.
 pub(crate) async fn barrier(world: &Arc<World>, shard: ShardId) {
-    let mut client = Client::new(world.clone(), ADMINISTRATOR);
-    // Sessions of different barriers must not be taken for one another.
-    client.txn = i64::try_from(world.history.lock().now()).expect("counts up");
+    let mut client = Client::passing(world, ADMINISTRATOR);
     match shard {
         CATALOG_SHARD => client.create_collection().await,
         _ => client.touch().await,
     }
 }
 
+/// Several clients begin, one after the other, to write through one node, until each of them is answered by some.
+pub(crate) async fn crowd(world: &Arc<World>, node: NodeId) {
+    if !is_set_up(world) {
+        return;
+    }
+    let join = |number: u8| async move {
+        tokio::time::sleep(Duration::from_millis(15 * u64::from(number))).await;
+        let mut client = Client::passing_by(world);
+        *client.node.lock() = node;
+        client.increment().await;
+    };
+    futures::future::join_all((0..CROWD).map(join)).await;
+}
+
+/// Writes a register through one node, and looks at once at what another one holds, which may not know of it yet.
+pub(crate) async fn write_here_read_there(world: &Arc<World>, here: NodeId, there: NodeId) {
+    if !is_set_up(world) {
+        return;
+    }
+    let mut client = Client::passing_by(world);
+    *client.node.lock() = here;
+    let name = client.write_register().await;
+    for _ in 0..3 {
+        let invoked = client.now();
+        if let Ok(Some(document)) = client.ask(there, GLANCE_MS, &name).await {
+            let value = document.get_i64("n").unwrap_or(-1);
+            client.note_register(name.clone(), invoked, RegisterAction::Read(value));
+        }
+    }
+}
+
 impl Client {
+    /// One that uses its session for a moment. Those of different moments must not be taken for one another.
+    fn passing(world: &Arc<World>, number: u8) -> Client {
+        let txn = i64::try_from(world.history.lock().now()).expect("counts up");
+        Client { txn, ..Client::new(world.clone(), number) }
+    }
+
+    /// One that comes with a fault. Nobody else uses its session meanwhile.
+    fn passing_by(world: &Arc<World>) -> Client {
+        let passed = {
+            let mut history = world.history.lock();
+            history.passers_by += 1;
+            history.passers_by % u64::from(ADMINISTRATOR - PASSER_BY)
+        };
+        Client::passing(world, PASSER_BY + u8::try_from(passed).expect("below the numbers of administrators"))
+    }
+
     pub(crate) fn new(world: Arc<World>, number: u8) -> Client {
         let nodes: Vec<NodeId> = world.nodes.keys().copied().collect();
         Client {
@@ -114,7 +172,7 @@ impl Client {
             return self.read_register().await;
         }
         match self.world.choose(24) {
-            0..=3 => self.write_register().await,
+            0..=3 => drop(self.write_register().await),
             4..=8 => self.read_register().await,
             9..=10 => self.increment().await,
             11 => self.read_counter().await,
@@ -133,13 +191,14 @@ impl Client {
         self.world.history.lock().now()
     }
 
-    async fn write_register(&mut self) {
+    async fn write_register(&mut self) -> String {
         let name = self.pick("register");
         let value = i64::from(self.number) * 1_000_000 + self.txn + 1;
         let invoked = self.now();
         let (result, _) = self.write(update(&name, doc! { "$set": { "n": value } })).await;
         self.expect(&result, is_single_update, &format!("write {name}"));
-        self.note_register(name, invoked, RegisterAction::Write(value));
+        self.note_register(name.clone(), invoked, RegisterAction::Write(value));
+        name
     }
 
     async fn read_register(&mut self) {
@@ -423,23 +482,29 @@ impl Client {
     /// Reads a document as linearizable reads do.
     async fn read(&self, id: &str) -> Option<Document> {
         loop {
-            let (node, key) = (*self.node.lock(), key_of(id));
-            let read = |host: Host| -> BoxFuture<'static, _> {
-                Box::pin(async move {
-                    let shard = host.shard(SHARD).ok_or_else(not_here)?;
-                    let (view, _) = shard.read().await?;
-                    let Some(value) = view.get(&key).map_err(|fault| shard.report(fault))? else {
-                        return Ok(None);
-                    };
-                    let stored = decode_document(&key, &value).map_err(|fault| shard.report(fault))?;
-                    Ok(Some(stored.document.to_document()))
-                })
-            };
-            match call(&self.world, node, Some(self.patience_ms), read).await {
+            let node = *self.node.lock();
+            match self.ask(node, self.patience_ms, id).await {
                 Ok(document) => return document,
                 Err(failure) => self.wait_after(&failure, SHARD).await,
             }
         }
+    }
+
+    /// Asks one node once for a document.
+    async fn ask(&self, node: NodeId, patience_ms: u64, id: &str) -> Result<Option<Document>, NoAnswer> {
+        let key = key_of(id);
+        let read = |host: Host| -> BoxFuture<'static, _> {
+            Box::pin(async move {
+                let shard = host.shard(SHARD).ok_or_else(not_here)?;
+                let (view, _) = shard.read().await?;
+                let Some(value) = view.get(&key).map_err(|fault| shard.report(fault))? else {
+                    return Ok(None);
+                };
+                let stored = decode_document(&key, &value).map_err(|fault| shard.report(fault))?;
+                Ok(Some(stored.document.to_document()))
+            })
+        };
+        call(&self.world, node, Some(patience_ms), read).await
     }
 
     /// After a failure that a router would hide, waits a little and perhaps turns to another node. Any other failure is a

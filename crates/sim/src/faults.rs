@@ -5,7 +5,6 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use base::NodeId;
@@ -14,12 +13,12 @@ use storage::memory::DiskPart;
 use crate::groups::{self, SHARD};
 use crate::network::Weather;
 use crate::process::Process;
-use crate::repair;
 use crate::world::World;
+use crate::{aimed, repair};
 
 /// How a process may end.
 #[derive(Clone, Copy, Debug)]
-enum Ending {
+pub(crate) enum Ending {
     PowerOff,
     Kill,
     FailedFsync,
@@ -39,7 +38,7 @@ const ENDINGS: [Ending; 7] = [
 
 /// One fault, from its beginning to its end.
 pub(crate) async fn inject(world: Arc<World>) {
-    match world.choose(23) {
+    match world.choose(27) {
         0..=3 => end_and_start(&world, target(&world)).await,
         4 => end_and_start_several(&world).await,
         5..=6 => pause(&world, target(&world)).await,
@@ -47,12 +46,16 @@ pub(crate) async fn inject(world: Arc<World>) {
         8..=11 => partition(&world).await,
         12 => storm(&world).await,
         13 => jump(&world, target(&world)),
-        14..=15 => ambush(&world).await,
-        16..=17 => quiet_failover(&world).await,
+        14..=15 => aimed::ambush(&world).await,
+        16..=17 => aimed::quiet_failover(&world).await,
         18 => hand_over(&world).await,
         19..=20 => repair::reshape(&world).await,
         21 => repair::lose_a_disk(&world, false).await,
-        _ => repair::lose_a_disk(&world, true).await,
+        22 => repair::lose_a_disk(&world, true).await,
+        23 => aimed::late_answers(&world).await,
+        24 => aimed::see_saw(&world).await,
+        25 => aimed::relapse(&world).await,
+        _ => aimed::hasty_removals(&world).await,
     }
 }
 
@@ -74,12 +77,12 @@ fn target(world: &World) -> NodeId {
     leader.unwrap_or_else(|| world.pick(&nodes))
 }
 
-async fn sleep_ms(ms: u64) {
+pub(crate) async fn sleep_ms(ms: u64) {
     tokio::time::sleep(Duration::from_millis(ms)).await;
 }
 
 /// How long something lasts: mostly short, sometimes longer than any timeout.
-fn span_ms(world: &World) -> u64 {
+pub(crate) fn span_ms(world: &World) -> u64 {
     let max_ms = world.pick(&[50, 300, 1_000, 1_000, 5_000]);
     world.choose(max_ms) + 1
 }
@@ -99,7 +102,7 @@ async fn end_and_start_several(world: &Arc<World>) {
 }
 
 /// Ends a node's process, and starts another one on its disk.
-async fn end_for(world: &Arc<World>, node: NodeId, ending: Ending, down_ms: u64) {
+pub(crate) async fn end_for(world: &Arc<World>, node: NodeId, ending: Ending, down_ms: u64) {
     let Ok(_busy) = world.node(node).busy.try_lock() else { return };
     let Some(process) = world.node(node).process() else { return };
     world.schedule(&format!("{node}: {ending:?}, down for {down_ms} ms"));
@@ -196,7 +199,7 @@ async fn storm(world: &World) {
 }
 
 /// Cuts directions for a while.
-async fn cut_for(world: &World, directions: BTreeSet<(NodeId, NodeId)>, cut_ms: u64) {
+pub(crate) async fn cut_for(world: &World, directions: BTreeSet<(NodeId, NodeId)>, cut_ms: u64) {
     world.schedule(&format!("cut for {cut_ms} ms: {directions:?}"));
     world.network.cut(&directions);
     sleep_ms(cut_ms).await;
@@ -204,12 +207,12 @@ async fn cut_for(world: &World, directions: BTreeSet<(NodeId, NodeId)>, cut_ms: 
     world.network.mend(&directions);
 }
 
-fn others(world: &World, node: NodeId) -> Vec<NodeId> {
+pub(crate) fn others(world: &World, node: NodeId) -> Vec<NodeId> {
     world.nodes.keys().copied().filter(|other| *other != node).collect()
 }
 
 /// All directions between a node and the rest.
-fn isolation(world: &World, node: NodeId) -> BTreeSet<(NodeId, NodeId)> {
+pub(crate) fn isolation(world: &World, node: NodeId) -> BTreeSet<(NodeId, NodeId)> {
     others(world, node).into_iter().flat_map(|other| [(node, other), (other, node)]).collect()
 }
 
@@ -228,62 +231,9 @@ async fn partition(world: &World) {
     cut_for(world, directions, cut_ms).await;
 }
 
-async fn hand_over(world: &World) {
+pub(crate) async fn hand_over(world: &World) {
     let shard = world.pick(&groups::GROUPS);
     let Some(leader) = groups::leader(world, shard) else { return };
     let voters = leader.membership().voters.clone();
     groups::transfer(world, shard, world.pick(&voters)).await;
-}
-
-/// Waits for the next election, provoked if need be, and hits the winner at once: it is cut off before what it does as a
-/// leader can spread, or it loses its power, and so may those that voted for it.
-async fn ambush(world: &Arc<World>) {
-    let elected = world.elections.notified();
-    if world.chance(70) {
-        hand_over(world).await;
-    }
-    if tokio::time::timeout(Duration::from_secs(3), elected).await.is_err() {
-        return;
-    }
-    world.pause(world.pick(&[0, 3, 30])).await;
-    let Some(winner) = groups::leader_node(world, SHARD) else { return };
-    let cut_ms = 300 + span_ms(world);
-    let hit_winner = world.chance(30);
-    let voters: Vec<NodeId> = others(world, winner).into_iter().filter(|_| world.chance(40)).collect();
-    let crash = |node| end_for(world, node, Ending::PowerOff, 1);
-    futures::join!(
-        cut_for(world, isolation(world, winner), cut_ms),
-        async {
-            if hit_winner {
-                crash(winner).await;
-            }
-        },
-        futures::future::join_all(voters.into_iter().map(crash)),
-    );
-}
-
-/// Clients only read while a leader loses a follower, and, a little later, the others: what it still believes of itself
-/// then shows in what it answers. Perhaps those others restart just before.
-async fn quiet_failover(world: &Arc<World>) {
-    let Some(leader) = groups::leader_node(world, SHARD) else { return };
-    let mut others = others(world, leader);
-    let first = world.pick(&others);
-    others.retain(|other| *other != first);
-    world.is_lull.store(true, Ordering::SeqCst);
-    world.schedule(&format!("clients only read, to fail {leader} over to {first}"));
-    sleep_ms(200 + world.choose(200)).await;
-    let both = |other: NodeId| [(leader, other), (other, leader)];
-    let total_ms = 1_500 + world.choose(1_500);
-    let early = BTreeSet::from(both(first));
-    let late: BTreeSet<_> = others.iter().flat_map(|other| both(*other)).collect();
-    let wait_ms = world.choose(1_200);
-    let restarts = world.chance(60);
-    futures::join!(cut_for(world, early, total_ms), async {
-        sleep_ms(wait_ms).await;
-        let restart = others.iter().filter(|_| restarts).map(|other| end_for(world, *other, Ending::Kill, 1));
-        futures::join!(cut_for(world, late, total_ms.saturating_sub(wait_ms)), async {
-            futures::future::join_all(restart).await;
-            world.is_lull.store(false, Ordering::SeqCst);
-        });
-    });
 }

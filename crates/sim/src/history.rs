@@ -42,6 +42,8 @@ pub(crate) struct History {
     pub(crate) collections: BTreeSet<String>,
     /// Collections that somebody began to create, and may not have waited for.
     pub(crate) doubtful_collections: BTreeSet<String>,
+    /// Clients that came with a fault.
+    pub(crate) passers_by: u64,
     /// Operations that were answered.
     pub(crate) answered: u64,
     /// Times that a request was sent again.

@@ -6,6 +6,7 @@
 //! checkers then compare what clients were told with what all replicas hold. Always holds: a seed and a commit replay a
 //! run exactly, which the running hash of its trace shows. Called by the binary and by this crate's tests.
 
+mod aimed;
 mod check;
 mod checks_at_end;
 mod client;

@@ -3,7 +3,7 @@
 //! Processes send through it, faults change its weather. A batch of messages travels as one piece and may overtake
 //! another; a snapshot travels chunk by chunk. Always holds: what arrives is what was sent.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +27,8 @@ pub(crate) struct Network {
     weather: Mutex<Weather>,
     /// Directions in which nothing arrives, each as often as somebody cut it.
     cut: Mutex<Vec<(NodeId, NodeId)>>,
+    /// Directions in which everything takes longer, and by how many milliseconds.
+    late: Mutex<BTreeMap<(NodeId, NodeId), u64>>,
 }
 
 /// What the network does to what it carries.
@@ -68,9 +70,20 @@ impl Network {
         }
     }
 
+    /// Whatever is sent in these directions from now on arrives so much later.
+    pub(crate) fn delay_by(&self, directions: &BTreeSet<(NodeId, NodeId)>, ms: u64) {
+        self.late.lock().extend(directions.iter().map(|direction| (*direction, ms)));
+    }
+
+    /// Nothing is late any more that is sent in these directions.
+    pub(crate) fn hasten(&self, directions: &BTreeSet<(NodeId, NodeId)>) {
+        self.late.lock().retain(|direction, _| !directions.contains(direction));
+    }
+
     /// Everything arrives again.
     pub(crate) fn heal(&self) {
         self.cut.lock().clear();
+        self.late.lock().clear();
     }
 
     pub(crate) fn is_cut(&self, from: NodeId, to: NodeId) -> bool {
@@ -98,7 +111,8 @@ impl World {
     }
 
     fn carry_once(self: &Arc<Self>, from: NodeId, to: NodeId, shard: ShardId, messages: Vec<Message>) {
-        let (world, delay) = (self.clone(), self.network.delay(self));
+        let late_ms = self.network.late.lock().get(&(from, to)).copied().unwrap_or_default();
+        let (world, delay) = (self.clone(), self.network.delay(self) + Duration::from_millis(late_ms));
         tokio::spawn(async move {
             tokio::time::sleep(delay).await;
             if !world.network.is_cut(from, to) {

@@ -354,8 +354,10 @@ impl Transport for Machinery {
 impl TraceSink for Machinery {
     fn event(&self, replica: ReplicaId, event: &Event) {
         self.world.trace(&format!("{} {replica} {event}", self.node));
-        if matches!(event, Event::Leads { .. }) {
-            self.world.elections.notify_waiters();
+        match event {
+            Event::Leads { .. } => self.world.elections.notify_waiters(),
+            Event::Committed { .. } => self.world.commits.notify_waiters(),
+            _ => {}
         }
         let observed = self.world.ledger.lock().observe(replica, event, &self.store, &self.log);
         if let Err(what) = observed {

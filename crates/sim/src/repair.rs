@@ -61,7 +61,8 @@ pub(crate) async fn lose_a_disk(world: &Arc<World>, flips: bool) {
     }
 }
 
-fn is_founded(world: &World) -> bool {
+/// Whether every first replica was created.
+pub(crate) fn is_founded(world: &World) -> bool {
     world.founders.iter().all(|node| world.node(*node).is_founded.load(Ordering::SeqCst))
 }
 
@@ -184,9 +185,16 @@ async fn step_aside(world: &World, shard: ShardId, membership: &Membership, old:
     !leads()
 }
 
-/// Drops replicas of the shard that belong to its group no more, where their nodes can be reached.
+/// Drops replicas of the shard that belong to its group no more, where their nodes can be reached and once it is known who
+/// does.
 pub(crate) async fn drop_strangers(world: &Arc<World>) {
-    let Some(membership) = groups::settled_membership(world, SHARD).await else { return };
+    if let Some(membership) = groups::settled_membership(world, SHARD).await {
+        drop_all_but(world, &membership);
+    }
+}
+
+/// Drops replicas of the shard that are not among its members, where their nodes can be reached.
+pub(crate) fn drop_all_but(world: &Arc<World>, membership: &Membership) {
     for (node, process) in world.processes() {
         let Some(handle) = process.host.shard(SHARD) else { continue };
         let replica = handle.replica();

@@ -42,6 +42,8 @@ pub(crate) struct World {
     pub(crate) administration: tokio::sync::Mutex<()>,
     /// Rings when a replica wins an election.
     pub(crate) elections: Notify,
+    /// Rings when a replica commits something.
+    pub(crate) commits: Notify,
     /// Rings when something happened that must not happen.
     pub(crate) violated: Notify,
     next_replica: AtomicU64,
@@ -78,6 +80,7 @@ impl World {
             is_lull: AtomicBool::new(false),
             administration: tokio::sync::Mutex::new(()),
             elections: Notify::new(),
+            commits: Notify::new(),
             violated: Notify::new(),
             next_replica: AtomicU64::new(1_000),
             schedule: Mutex::default(),

@@ -11,7 +11,7 @@ const THREADS: usize = 2;
 
 /// A run that is short enough for a debug build.
 fn short(seed: u64) -> Options {
-    Options { clients: 4, operations: 5, faults: 4, ..Options::new(seed) }
+    Options { clients: 2, operations: 3, faults: 2, ..Options::new(seed) }
 }
 
 #[test]

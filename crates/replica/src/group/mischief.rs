@@ -33,4 +33,13 @@ impl Group {
             log.commit_to(counted);
         }
     }
+
+    /// A new leader takes what is in its log for complete.
+    pub(super) fn overlook_earlier_change(&mut self) {
+        let raft = &self.raw.raft;
+        let is_new = raft.raft_log.term(raft.raft_log.committed).is_ok_and(|term| term < raft.term);
+        if is_new && self.has_bug(Bug::ChangeBeforeFirstCommit) {
+            self.raw.raft.pending_conf_index = 0;
+        }
+    }
 }

@@ -80,6 +80,11 @@ impl<M: StateMachine> Owner<M> {
         self.node.has_bug(Bug::LeaseFromReceipt).then(|| self.node.options.clock.monotonic() + LEASE)
     }
 
+    /// Whether a leader changes the membership although it knows little yet.
+    pub(super) fn is_hasty(&self) -> bool {
+        self.group.leads() && self.node.has_bug(Bug::ChangeBeforeFirstCommit)
+    }
+
     /// What a snapshot is made of.
     pub(super) fn buggy_view(&self, view: Arc<dyn View>) -> Arc<dyn View> {
         match self.node.has_bug(Bug::SnapshotWithoutRetryRecords) {
