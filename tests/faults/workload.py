@@ -23,6 +23,7 @@ def main():
     draw = random.Random(process)
     until = time.monotonic() + seconds
     value, generation, appended = 0, 0, 0
+    written = set()
     with open(output, "w", buffering=1 << 16) as history:
         while time.monotonic() < until:
             choice = draw.random()
@@ -53,6 +54,14 @@ def main():
             except PyMongoError as error:
                 entry |= {"outcome": "unknown", "error": f"{type(error).__name__}: {error}"[:300]}
             entry |= {"start": started, "end": time.monotonic_ns()}
+            history.write(json.dumps(entry) + "\n")
+            if entry["kind"] == "append":
+                written.add(entry["key"])
+        # Every list is read once more, so that the last appends are seen as well.
+        for key in sorted(written):
+            entry = {"process": process, "kind": "read", "key": key, "start": time.monotonic_ns()}
+            found = lists.find_one({"_id": key})
+            entry |= {"outcome": "ok", "result": found["v"] if found else [], "end": time.monotonic_ns()}
             history.write(json.dumps(entry) + "\n")
 
 

@@ -305,7 +305,7 @@ impl Group {
             }
             self.raw.advance_append_async(ready);
             if work.logging.is_none() && self.unlogged.is_empty() {
-                self.raw.on_persist_ready(number);
+                self.note_persisted(number);
                 self.durable_number = number;
                 self.release_messages(number, &mut work);
             }
@@ -320,7 +320,7 @@ impl Group {
         let mut work = Work::default();
         while self.unlogged.pop_front_if(|(_, last)| *last <= number).is_some() {}
         let durable = self.unlogged.front().map_or(self.last_number, |(first, _)| first - 1);
-        self.raw.on_persist_ready(durable);
+        self.note_persisted(durable);
         self.durable_number = durable;
         self.release_messages(durable, &mut work);
         work
@@ -334,6 +334,15 @@ impl Group {
     /// Everything up to `index` is applied. The library may leave a joint configuration now, by an entry of its own.
     pub(crate) fn applied(&mut self, index: LogIndex) {
         self.raw.advance_apply_to(index.get());
+    }
+
+    /// Tells the library what is durable. Not where this replica leads and a committed change has removed it: the library would
+    /// look for its place in the group, and panic. Once it leads no more, the next number covers these.
+    fn note_persisted(&mut self, number: u64) {
+        let is_member = self.raw.raft.prs().get(self.raw.raft.id).is_some();
+        if is_member || !self.leads() {
+            self.raw.on_persist_ready(number);
+        }
     }
 
     fn release_messages(&mut self, number: u64, work: &mut Work) {
