@@ -169,8 +169,8 @@ impl Ground {
             None => {
                 let newcomer = Newcomer {
                     settings: &settings,
-                    listen: settings.advertised(address),
-                    peer: settings.advertised(peer_address),
+                    listen: address.to_string(),
+                    peer: peer_address.to_string(),
                     entropy: entropy.as_ref(),
                 };
                 let place = newcomer.find_place().await?;
@@ -289,9 +289,9 @@ impl Ground {
 
     fn facts(&self) -> NodeFacts {
         NodeFacts {
-            name: self.settings.name_at(self.address),
-            listen: self.settings.advertised(self.address),
-            peer: self.settings.advertised(self.peer_address),
+            name: self.settings.name_at(&self.address.to_string()),
+            listen: self.address.to_string(),
+            peer: self.peer_address.to_string(),
             storage: self.settings.storage,
             labels: self.settings.labels.clone(),
         }

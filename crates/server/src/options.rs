@@ -161,18 +161,8 @@ impl Options {
 
 impl Settings {
     /// The node's name, which is its address where none was given.
-    pub(crate) fn name_at(&self, address: SocketAddr) -> String {
-        if self.is_named { self.name.clone() } else { self.advertised(address) }
-    }
-
-    /// As [`Settings::name_at`], for an address as others write it.
-    pub(crate) fn name_at_text(&self, address: &str) -> String {
+    pub(crate) fn name_at(&self, address: &str) -> String {
         if self.is_named { self.name.clone() } else { address.to_owned() }
-    }
-
-    /// How others write a bound address.
-    pub(crate) fn advertised(&self, address: SocketAddr) -> String {
-        address.to_string()
     }
 }
 

@@ -105,7 +105,7 @@ impl Newcomer<'_> {
             roles.push(STORAGE_ROLE.to_owned());
         }
         JoinRequest {
-            name: self.settings.name_at_text(&self.listen),
+            name: self.settings.name_at(&self.listen),
             listen: self.listen.clone(),
             peer: self.peer.clone(),
             roles,

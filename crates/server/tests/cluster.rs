@@ -1,25 +1,17 @@
 //! Several whole nodes in this process: one becomes three under a client, and what was acknowledged outlives each of them.
 
+mod support;
+
 use std::path::Path;
 use std::time::Duration;
 
 use bson::{Bson, Document, doc};
 use server::{Options, Server};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use support::options;
 use tokio::net::TcpStream;
 
 /// How long anything may take that the tests wait for; far more than it does.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-fn options(data: &Path) -> Options {
-    Options {
-        data: Some(data.to_owned()),
-        listen: Some("127.0.0.1:0".to_owned()),
-        cache_bytes: Some(8 << 20),
-        disk_reserve_bytes: Some(0),
-        ..Options::default()
-    }
-}
 
 async fn start(options: &Options) -> Server {
     let started = Server::start(options.resolve().expect("valid options"));
@@ -45,22 +37,8 @@ impl Client {
         Client(TcpStream::connect(server.address()).await.expect("connects"))
     }
 
-    /// Sends one command to `database` and waits for its reply.
-    async fn ask(&mut self, database: &str, mut command: Document) -> Document {
-        command.insert("$db", database);
-        let body = bson::serialize_to_vec(&command).expect("encodes");
-        let length = i32::try_from(body.len() + 21).expect("short");
-        let mut message = Vec::new();
-        for number in [length, 1, 0, 2013, 0] {
-            message.extend_from_slice(&number.to_le_bytes());
-        }
-        message.push(0);
-        message.extend_from_slice(&body);
-        self.0.write_all(&message).await.expect("sends");
-        let length = self.0.read_i32_le().await.expect("a reply");
-        let mut reply = vec![0; usize::try_from(length).expect("a length") - 4];
-        self.0.read_exact(&mut reply).await.expect("the whole reply");
-        bson::deserialize_from_slice(&reply[17..]).expect("valid BSON")
+    async fn ask(&mut self, database: &str, command: Document) -> Document {
+        support::ask(&mut self.0, database, command).await
     }
 
     async fn insert(&mut self, ids: std::ops::Range<i32>) {

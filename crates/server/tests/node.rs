@@ -1,42 +1,15 @@
 //! A whole node in this process: commands over a socket, a clean stop, the same data after a start, and what is refused.
 
-use std::path::Path;
+mod support;
 
-use bson::{Document, doc};
+use bson::doc;
 use server::{Failure, Options, Server};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use support::{ask, options};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
-
-fn options(data: &Path) -> Options {
-    Options {
-        data: Some(data.to_owned()),
-        listen: Some("127.0.0.1:0".to_owned()),
-        cache_bytes: Some(8 << 20),
-        disk_reserve_bytes: Some(0),
-        ..Options::default()
-    }
-}
 
 async fn start(options: &Options) -> Result<Server, Failure> {
     Server::start(options.resolve().expect("valid options")).await
-}
-
-/// Sends one command and waits for its reply.
-async fn ask(stream: &mut TcpStream, mut command: Document) -> Document {
-    command.insert("$db", "test");
-    let body = bson::serialize_to_vec(&command).expect("encodes");
-    let length = i32::try_from(body.len() + 21).expect("short");
-    let mut message = Vec::new();
-    for number in [length, 1, 0, 2013, 0] {
-        message.extend_from_slice(&number.to_le_bytes());
-    }
-    message.push(0);
-    message.extend_from_slice(&body);
-    stream.write_all(&message).await.expect("sends");
-    let length = stream.read_i32_le().await.expect("a reply");
-    let mut reply = vec![0; usize::try_from(length).expect("a length") - 4];
-    stream.read_exact(&mut reply).await.expect("the whole reply");
-    bson::deserialize_from_slice(&reply[17..]).expect("valid BSON")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -47,14 +20,15 @@ async fn what_was_acknowledged_is_there_after_a_stop_and_a_start() {
     let server = start(&options).await.expect("starts");
     let mut stream = TcpStream::connect(server.address()).await.expect("connects");
     let reply =
-        ask(&mut stream, doc! { "insert": "c", "documents": [{ "_id": 1, "a": "x" }, { "_id": 2 }] }).await;
+        ask(&mut stream, "test", doc! { "insert": "c", "documents": [{ "_id": 1, "a": "x" }, { "_id": 2 }] })
+            .await;
     assert_eq!(reply, doc! { "n": 2, "ok": 1.0 });
     server.stop().await.expect("stops in good order");
     assert_eq!(stream.read(&mut [0; 1]).await.ok(), Some(0), "an idle connection is closed at a stop");
 
     let server = start(&options).await.expect("starts again");
     let mut stream = TcpStream::connect(server.address()).await.expect("connects");
-    let reply = ask(&mut stream, doc! { "find": "c", "filter": { "a": "x" } }).await;
+    let reply = ask(&mut stream, "test", doc! { "find": "c", "filter": { "a": "x" } }).await;
     let batch = reply.get_document("cursor").and_then(|cursor| cursor.get_array("firstBatch"));
     assert_eq!(batch.expect("a cursor"), &vec![bson::bson!({ "_id": 1, "a": "x" })]);
     server.stop().await.expect("stops again");
@@ -67,7 +41,7 @@ async fn writes_are_refused_below_the_reserve_and_reads_are_not() {
     let server = start(&options).await.expect("starts");
     let mut stream = TcpStream::connect(server.address()).await.expect("connects");
     let refused = loop {
-        let reply = ask(&mut stream, doc! { "insert": "c", "documents": [{ "a": 1 }] }).await;
+        let reply = ask(&mut stream, "test", doc! { "insert": "c", "documents": [{ "a": 1 }] }).await;
         // The first look at the disk runs beside the first commands.
         if reply.get_f64("ok").ok() == Some(0.0) {
             break reply;
@@ -75,7 +49,7 @@ async fn writes_are_refused_below_the_reserve_and_reads_are_not() {
     };
     assert_eq!(refused.get_i32("code").ok(), Some(14_031));
     assert!(refused.get_str("errmsg").expect("a sentence").contains("reserve"), "{refused}");
-    assert_eq!(ask(&mut stream, doc! { "find": "c" }).await.get_f64("ok").ok(), Some(1.0));
+    assert_eq!(ask(&mut stream, "test", doc! { "find": "c" }).await.get_f64("ok").ok(), Some(1.0));
     server.stop().await.expect("stops");
 }
 
