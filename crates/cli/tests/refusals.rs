@@ -56,7 +56,7 @@ fn a_node_whose_raft_log_is_gone_does_not_start_and_loses_nothing_when_it_comes_
     std::fs::rename(&raft, &aside).expect("moved");
     let output = refused(&directory.path().join("data"));
     assert_eq!(output.status.code(), STORAGE);
-    assert!(said(&output).contains("the Raft log knows nothing of"), "{}", said(&output));
+    assert!(said(&output).contains("has no Raft log any more"), "{}", said(&output));
     std::fs::remove_dir_all(&raft).expect("what the refused node made");
     std::fs::rename(&aside, &raft).expect("moved back");
     let node = Node::start_in(directory, &[]);

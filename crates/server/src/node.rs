@@ -153,6 +153,7 @@ impl Ground {
     async fn prepare(settings: Settings) -> Result<(Ground, Place), Failure> {
         let entropy: Arc<dyn Entropy> = Arc::new(OsEntropy);
         let mut directory = DataDirectory::open(&settings.data)?;
+        directory.check_raft_log()?;
         info!(data = %settings.data.display(), cache_bytes = settings.cache_bytes, "opening the data directory");
         let clients = bind(settings.listen).await?;
         let peers = bind(settings.peer_listen).await?;

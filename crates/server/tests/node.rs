@@ -35,6 +35,18 @@ async fn what_was_acknowledged_is_there_after_a_stop_and_a_start() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_lost_its_raft_log_does_not_come_back_under_its_old_id() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let data = directory.path().join("data");
+    start(&options(&data)).await.expect("starts").stop().await.expect("stops");
+    for part in ["raft", "store"] {
+        std::fs::remove_dir_all(data.join(part)).expect("removes");
+    }
+    let failure = start(&options(&data)).await.err().expect("refused").to_string();
+    assert!(failure.contains("no Raft log any more"), "{failure}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn writes_are_refused_below_the_reserve_and_reads_are_not() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let options = Options { disk_reserve_bytes: Some(u64::MAX), ..options(directory.path()) };

@@ -100,6 +100,23 @@ impl DataDirectory {
         &self.path
     }
 
+    /// Faults when the directory is a node's and has no Raft log: its replicas must not come back under their old ids without
+    /// their votes. Call before the engines are opened.
+    pub fn check_raft_log(&self) -> Result<()> {
+        let mut files = std::fs::read_dir(self.raft_path())
+            .map_err(|error| Fault::io(format!("reading {}: {error}", self.raft_path().display())))?;
+        match &self.identity {
+            Some(identity) if files.next().is_none() => Err(Fault::directory(format!(
+                "The data directory {} belongs to {} and has no Raft log any more. Nothing was changed. If the log was \
+                 moved, put it back. If it is lost and other nodes have the data, move the whole directory away: the node \
+                 comes back as a new one and gets its replicas from them.",
+                self.path.display(),
+                identity.node_id
+            ))),
+            _ => Ok(()),
+        }
+    }
+
     /// Where the store is.
     pub fn store_path(&self) -> PathBuf {
         self.path.join("store")
