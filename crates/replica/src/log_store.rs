@@ -29,6 +29,9 @@ pub(crate) struct LogStore {
     initial: RaftState,
     truncated: (LogIndex, Term),
     cache: VecDeque<Entry>,
+    /// The last entry that left the cache: when nothing newer is committed, the library asks for its term, and a failure
+    /// to read it would make the library panic.
+    evicted: (LogIndex, Term),
     last: (LogIndex, Term),
     /// Replicas that need entries which are compacted away.
     behind: Mutex<BTreeSet<ReplicaId>>,
@@ -60,11 +63,16 @@ impl LogStore {
             initial: RaftState { hard_state, conf_state },
             truncated,
             cache: VecDeque::new(),
+            evicted: truncated,
             last: truncated,
             behind: Mutex::default(),
             #[cfg(feature = "bugs")]
             bug: None,
         };
+        if applied > truncated.0 && applied <= last {
+            store.evicted = (applied, store.read_one(applied)?.term);
+            store.last = store.evicted;
+        }
         let mut next = applied.next();
         while next <= last {
             for entry in store.raft_log.entries(replica, next, last.next(), OPEN_CHUNK_BYTES)? {
@@ -114,7 +122,9 @@ impl LogStore {
     /// Forgets the cached copies of entries up to `index`, which are durable and applied. Followers that still need them
     /// are served from disk.
     pub(crate) fn evict(&mut self, index: LogIndex) {
-        while self.cache.pop_front_if(|cached| cached.index <= index.get()).is_some() {}
+        while let Some(entry) = self.cache.pop_front_if(|cached| cached.index <= index.get()) {
+            self.evicted = (LogIndex(entry.index), Term(entry.term));
+        }
         if self.cache.is_empty() {
             self.cache.shrink_to(64);
         }
@@ -140,8 +150,8 @@ impl LogStore {
         if index == self.truncated.0 {
             return Ok(Some(self.truncated.1));
         }
-        if index == self.last.0 {
-            return Ok(Some(self.last.1));
+        if let Some((_, term)) = [self.last, self.evicted].into_iter().find(|known| known.0 == index) {
+            return Ok(Some(term));
         }
         match self.cached(index.get()) {
             Some(entry) => Ok(Some(Term(entry.term))),
@@ -172,10 +182,10 @@ impl LogStore {
         Ok(entries)
     }
 
-    /// Closes the latch and tells the library to come back later, which the node will not live to see.
-    fn give_up(&self, fault: Fault) -> raft::Error {
+    /// Closes the latch: the node will not live to see what the library makes of `answer`.
+    fn give_up(&self, fault: Fault, answer: StorageError) -> raft::Error {
         self.latch.set(fault.context(format!("Raft log of {}", self.replica)));
-        raft::Error::Store(StorageError::LogTemporarilyUnavailable)
+        raft::Error::Store(answer)
     }
 }
 
@@ -200,7 +210,8 @@ impl raft::Storage for LogStore {
             (low..high).map_while(|index| self.cached(index).cloned()).collect()
         } else {
             let bytes_max = max_size.map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX));
-            self.read_range(low, high, bytes_max).map_err(|fault| self.give_up(fault))?
+            self.read_range(low, high, bytes_max)
+                .map_err(|fault| self.give_up(fault, StorageError::LogTemporarilyUnavailable))?
         };
         raft::util::limit_size(&mut entries, max_size);
         Ok(entries)
@@ -208,7 +219,8 @@ impl raft::Storage for LogStore {
 
     fn term(&self, index: u64) -> raft::Result<u64> {
         let index = LogIndex(index);
-        match self.term_of(index).map_err(|fault| self.give_up(fault))? {
+        // Any other error than "unavailable" makes the library panic here, as this one does where it wants entries.
+        match self.term_of(index).map_err(|fault| self.give_up(fault, StorageError::Unavailable))? {
             Some(term) => Ok(term.get()),
             None if index < self.truncated.0 => Err(raft::Error::Store(StorageError::Compacted)),
             None => Err(raft::Error::Store(StorageError::Unavailable)),

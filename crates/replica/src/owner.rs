@@ -6,6 +6,7 @@
 //! was evaluated; nothing is evaluated before the first entry of the leader's own term is applied; bytes proposed and not
 //! applied stay below a limit (plus one turn).
 
+mod compact;
 #[cfg(feature = "bugs")]
 mod mischief;
 pub(crate) mod peers;
@@ -87,6 +88,8 @@ pub(crate) struct Owner<M: StateMachine> {
     controls: Vec<Control>,
     /// Where replicas are that wrote to this one and that its membership does not have.
     strangers: BTreeMap<ReplicaId, NodeId>,
+    /// The tick in which each member of the group last wrote to this replica.
+    heard: BTreeMap<ReplicaId, u64>,
     sleep: Sleep,
     /// The highest index that a leader said was committed.
     leader_commit: LogIndex,
@@ -161,6 +164,7 @@ impl<M: StateMachine> Owner<M> {
             control,
             controls: Vec::new(),
             strangers: BTreeMap::new(),
+            heard: BTreeMap::new(),
             sleep: Sleep::default(),
             leader_commit: LogIndex(0),
             ticks: 0,
@@ -632,34 +636,6 @@ impl<M: StateMachine> Owner<M> {
             let (answer, _) = tokio::sync::oneshot::channel();
             self.inbox.push(Request { command, answer });
         }
-    }
-
-    // Compaction.
-
-    /// Drops entries that the store durably has, when there are enough of them.
-    fn compact(&mut self) -> storage::Result<()> {
-        let durable = self.shared.durable.index().min(self.applied);
-        let truncated = self.group.log().truncated().0;
-        if durable <= truncated {
-            return Ok(());
-        }
-        let policy = self.node.options.compaction;
-        let wanted = self.shared.compaction_wanted.swap(false, Ordering::SeqCst);
-        let entries = durable.get() - truncated.get();
-        if !wanted && entries < policy.entries_max && self.log_bytes < policy.bytes_max {
-            return Ok(());
-        }
-        let term =
-            self.group.log().term_of(durable)?.expect("an applied entry is in the log until it is compacted");
-        self.group.log_mut().compact(durable, term);
-        self.applied_membership.last_timestamp = self.clock.last();
-        self.log_bytes = self.in_flight_bytes;
-        let state = Some(self.log_state());
-        let writes = ReplicaWrites { state, compact_to: Some(durable), ..ReplicaWrites::default() };
-        self.submit(vec![(self.shared.name.replica, writes)], None);
-        count(&self.node.metrics.compactions, 1);
-        self.trace(|| Event::Compacted { index: durable });
-        Ok(())
     }
 
     // Small things.

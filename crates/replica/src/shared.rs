@@ -4,7 +4,7 @@
 //! writer's callback writes `logged`. Always holds: `commit` is published before a write is answered, and a reader that
 //! finds `applied` at or above the `commit` it saw gets a view that contains every write answered before.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -67,8 +67,8 @@ pub(crate) struct Shared<S> {
     pub(crate) leader: AtomicU64,
     /// Who belongs to the group, as of what is committed here.
     pub(crate) membership: ArcSwap<Membership>,
-    /// Replicas that a snapshot is being sent to.
-    pub(crate) sending: Mutex<BTreeSet<ReplicaId>>,
+    /// Replicas that a snapshot is being sent to, and the index that it was taken at.
+    pub(crate) sending: Mutex<BTreeMap<ReplicaId, LogIndex>>,
     /// Whether the store has applied something since it was last flushed.
     pub(crate) unflushed: AtomicBool,
     /// Whether the Raft log asks to be compacted whatever its size.

@@ -83,11 +83,15 @@ pub(crate) async fn late_answers(world: &Arc<World>) {
     world.is_lull.store(true, Ordering::SeqCst);
     world.network.delay_by(&answers, late_ms);
     sleep_ms(60 + world.choose(150)).await;
-    futures::join!(cut_for(world, questions, 1_500), async {
+    let cutting = async {
+        cut_for(world, questions, 1_500).await;
+        // Before whoever looks back is done: with answers as late as this nobody wins an election.
+        world.network.hasten(&answers);
+    };
+    futures::join!(cutting, async {
         look_back(world, leader).await;
         world.is_lull.store(false, Ordering::SeqCst);
     });
-    world.network.hasten(&answers);
 }
 
 /// A leader is cut off with entries that nobody else has, and so is the next one. The first one leads again, until it

@@ -30,11 +30,17 @@ struct Arguments {
     /// Prints the end of the trace of a seed that violates nothing, too.
     #[arg(long)]
     trace: bool,
+    /// Lines of the trace's end to print.
+    #[arg(long)]
+    trace_lines: Option<usize>,
     /// Puts a bug back, and ends at the first seed that notices; `list` names all bugs.
     #[cfg(feature = "bugs")]
     #[arg(long)]
     bug: Option<String>,
 }
+
+/// Seeds between two lines about how far a run is.
+const PROGRESS_SEEDS: u64 = 1000;
 
 /// What a run of many seeds came to.
 #[derive(Default)]
@@ -71,6 +77,9 @@ fn run_all(arguments: &Arguments, out: &mut impl Write) -> std::io::Result<bool>
         totals.runs += 1;
         totals.answered += report.answered;
         totals.failed += u64::from(fails);
+        if totals.runs.is_multiple_of(PROGRESS_SEEDS) {
+            writeln!(out, "{} seeds, {} with violations", totals.runs, totals.failed)?;
+        }
         if arguments.seed.is_some() || fails {
             print(&smallest(report, template), arguments.trace, out)?;
         }
@@ -150,6 +159,7 @@ fn template(arguments: &Arguments) -> std::io::Result<Options> {
     let usual = Options::new(0);
     Ok(Options {
         faults: arguments.faults.unwrap_or(usual.faults),
+        trace_lines: arguments.trace_lines.unwrap_or(usual.trace_lines),
         #[cfg(feature = "bugs")]
         bug: find_bug(arguments.bug.as_deref())?,
         ..usual

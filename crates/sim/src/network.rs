@@ -171,6 +171,7 @@ impl World {
         }
     }
 
+    /// Sends the parts until the receiver wants no more. Returns whether none was lost.
     async fn send_parts(
         &self,
         from: NodeId,
@@ -186,12 +187,18 @@ impl World {
                 if self.chance(1) {
                     part.checksum ^= 1;
                 }
-                if !self.hop(from, to).await || self.chance(1) || parts.send(Some(part)).await.is_err() {
+                if !self.hop(from, to).await || self.chance(1) {
                     return false;
+                }
+                if parts.send(Some(part)).await.is_err() {
+                    // The receiver wants no more, and its answer says why.
+                    return true;
                 }
             }
         }
-        parts.send(None).await.is_ok()
+        // As above.
+        let _ = parts.send(None).await;
+        true
     }
 }
 

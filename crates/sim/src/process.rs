@@ -112,7 +112,7 @@ impl Process {
         world.ledger.lock().read_disk(&log)?;
         machinery.start();
         let compaction = CompactionPolicy {
-            entries_max: 1 + world.choose(40),
+            entries_max: 3 + world.choose(40),
             flush_interval_ms: 5 + world.choose(400),
             ..CompactionPolicy::default()
         };

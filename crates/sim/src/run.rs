@@ -10,7 +10,7 @@ use futures::stream::{FuturesUnordered, StreamExt};
 
 use crate::client::Client;
 use crate::groups;
-use crate::world::World;
+use crate::world::{TRACE_LINES_MAX, World};
 use crate::{checks_at_end, faults, repair};
 
 /// Simulated time that clients and repairs get once nothing goes wrong any more, in seconds. Whoever takes longer has
@@ -28,6 +28,8 @@ pub struct Options {
     pub operations: u64,
     /// Faults that begin.
     pub faults: u64,
+    /// Lines of the trace's end that are kept.
+    pub trace_lines: usize,
     /// The bug to put back.
     #[cfg(feature = "bugs")]
     pub bug: Option<replica::bugs::Bug>,
@@ -41,6 +43,7 @@ impl Options {
             clients: 6,
             operations: 20,
             faults: 10,
+            trace_lines: 120,
             #[cfg(feature = "bugs")]
             bug: None,
         }
@@ -136,7 +139,9 @@ async fn run_faults(world: &Arc<World>) {
     tokio::select! {
         biased;
         () = ending => {}
-        () = peace_is_over(world) => world.violation("a fault or a repair does not end"),
+        () = tokio::time::sleep(Duration::from_secs(PEACE_SECONDS_MAX)) => {
+            world.violation("a fault or a repair does not end");
+        }
     }
     world.is_faulting.store(false, Ordering::SeqCst);
     make_peace(world);
@@ -159,7 +164,10 @@ async fn peace_is_over(world: &World) {
 
 fn report(world: &World) -> Report {
     let (trace_hash, trace_lines, tail) = world.trace_summary();
-    let history = world.history.lock();
+    let mut history = world.history.lock();
+    if trace_lines >= TRACE_LINES_MAX {
+        history.violation("the run does not end".to_owned());
+    }
     Report {
         seed: world.options.seed,
         faults: world.options.faults,

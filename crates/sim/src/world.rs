@@ -22,8 +22,8 @@ use crate::node::Node;
 use crate::process::Process;
 use crate::run::Options;
 
-/// Lines of the trace that a failure prints.
-const TAIL_LINES: usize = 120;
+/// Lines of trace after which a run is taken for one that never ends: a hundred times as many as most have.
+pub(crate) const TRACE_LINES_MAX: u64 = 1_000_000;
 
 /// See the module's comment.
 pub(crate) struct World {
@@ -158,10 +158,13 @@ impl World {
         let mut trace = self.trace.lock();
         trace.hash = fnv(trace.hash, line.as_bytes());
         trace.lines += 1;
-        if trace.tail.len() == TAIL_LINES {
+        if trace.tail.len() >= self.options.trace_lines {
             trace.tail.pop_front();
         }
         trace.tail.push_back(line);
+        if trace.lines == TRACE_LINES_MAX {
+            self.violated.notify_one();
+        }
     }
 
     /// The trace's hash, its length in lines, and its last lines.

@@ -78,6 +78,8 @@ impl<M: StateMachine> Owner<M> {
                 self.strangers.clear();
             }
             self.strangers.insert(sender, from);
+        } else {
+            self.heard.insert(sender, self.ticks);
         }
         self.trace(|| Event::received(&message));
         if self.falls_asleep(&message) {
@@ -130,7 +132,8 @@ impl<M: StateMachine> Owner<M> {
 
     /// Whether there has been no leader for so long that commands are refused.
     pub(super) fn is_leaderless(&self) -> bool {
-        self.leaderless_ticks >= LEADERLESS_TICKS_MAX
+        // One that leads alone counts no ticks any more.
+        self.leading.is_none() && self.leaderless_ticks >= LEADERLESS_TICKS_MAX
     }
 
     fn prove(&mut self) {
@@ -265,6 +268,7 @@ impl<M: StateMachine> Owner<M> {
     pub(super) fn apply_change(&mut self, entry: &Entry) -> storage::Result<Change> {
         let (state, added) = self.group.apply_change(&entry.data)?;
         self.membership = self.membership.changed(&state, &added);
+        self.heard.retain(|replica, _| self.membership.nodes.contains_key(replica));
         self.unapplied_memberships.push_back((LogIndex(entry.index), self.membership.clone()));
         self.shared.membership.store(std::sync::Arc::new(self.membership.clone()));
         if !self.group.is_sole_voter() {
@@ -297,11 +301,12 @@ impl<M: StateMachine> Owner<M> {
     pub(super) fn send_snapshots(&mut self, work: &Work) -> storage::Result<()> {
         for &to in &work.behind {
             let Some(&node) = self.membership.nodes.get(&to) else { continue };
-            if !self.group.leads() || !self.shared.sending.lock().insert(to) {
+            if !self.group.leads() || self.shared.sending.lock().contains_key(&to) {
                 continue;
             }
             let view = self.node.options.store.view(self.shared.name)?;
             let index = view.applied_index()?;
+            self.shared.sending.lock().insert(to, index);
             let index_term = self.group.log().term_of(index)?;
             // A keyspace without one has applied no change.
             let stored = stored_membership(view.as_ref())?;
