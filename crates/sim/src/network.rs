@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::{NodeId, ShardId};
+use base::{NodeId, ReplicaId, ShardId};
 use parking_lot::Mutex;
 use raft::eraftpb::Message;
 use replica::Host;
@@ -29,6 +29,8 @@ pub(crate) struct Network {
     cut: Mutex<Vec<(NodeId, NodeId)>>,
     /// Directions in which everything takes longer, and by how many milliseconds.
     late: Mutex<BTreeMap<(NodeId, NodeId), u64>>,
+    /// Replicas that went with their node's disk: nothing reaches them.
+    gone: Mutex<BTreeSet<ReplicaId>>,
 }
 
 /// What the network does to what it carries.
@@ -86,6 +88,15 @@ impl Network {
         self.late.lock().clear();
     }
 
+    /// Nothing reaches a replica any more.
+    pub(crate) fn forget(&self, replica: ReplicaId) {
+        self.gone.lock().insert(replica);
+    }
+
+    fn is_gone(&self, replica: ReplicaId) -> bool {
+        self.gone.lock().contains(&replica)
+    }
+
     pub(crate) fn is_cut(&self, from: NodeId, to: NodeId) -> bool {
         self.cut.lock().contains(&(from, to))
     }
@@ -121,7 +132,8 @@ impl World {
         });
     }
 
-    fn deliver(&self, from: NodeId, to: NodeId, shard: ShardId, messages: Vec<Message>) {
+    fn deliver(&self, from: NodeId, to: NodeId, shard: ShardId, mut messages: Vec<Message>) {
+        messages.retain(|message| !self.network.is_gone(ReplicaId(message.to)));
         let Some(process) = self.node(to).process() else { return };
         let host = process.host.clone();
         let receive = move || messages.into_iter().for_each(|message| host.receive(from, shard, message));
@@ -143,7 +155,7 @@ impl World {
     /// the other.
     pub(crate) async fn convey(self: Arc<Self>, from: NodeId, to: NodeId, offer: SnapshotOffer) {
         let shard = offer.header.shard;
-        if !self.hop(from, to).await {
+        if !self.hop(from, to).await || self.network.is_gone(offer.header.to) {
             return;
         }
         let Some(process) = self.node(to).process() else { return };

@@ -51,7 +51,7 @@ pub(crate) async fn lose_a_disk(world: &Arc<World>, flips: bool) {
         let replica = membership.nodes.iter().find(|(_, place)| **place == node);
         lost.extend(replica.map(|(replica, _)| (shard, *replica)));
     }
-    let is_lost = replace_disk(world, node, flips).await;
+    let is_lost = replace_disk(world, node, flips, &lost).await;
     // Perhaps the replicas are replaced although their disk is as good as ever.
     if !is_lost && world.chance(70) {
         return;
@@ -67,7 +67,7 @@ pub(crate) fn is_founded(world: &World) -> bool {
 }
 
 /// Returns whether the disk had to go.
-async fn replace_disk(world: &Arc<World>, node: NodeId, flips: bool) -> bool {
+async fn replace_disk(world: &Arc<World>, node: NodeId, flips: bool, lost: &[(ShardId, ReplicaId)]) -> bool {
     let place = world.node(node);
     let _busy = place.busy.lock().await;
     if flips && !flip_a_bit(world, node).await {
@@ -76,6 +76,10 @@ async fn replace_disk(world: &Arc<World>, node: NodeId, flips: bool) -> bool {
     world.schedule(&format!("{node}: its disk is replaced by an empty one"));
     place.kill();
     place.wipe();
+    if !keeps_ids(world) {
+        // An empty node is another node to the others: nothing that is meant for what it was reaches it.
+        lost.iter().for_each(|(_, replica)| world.network.forget(*replica));
+    }
     world.pause(1_000).await;
     faults::start(world, node).await;
     true
@@ -116,10 +120,21 @@ async fn flip_a_bit(world: &Arc<World>, node: NodeId) -> bool {
 /// A replica is gone for good; its node gets another one.
 async fn make_up_for(world: &Arc<World>, shard: ShardId, node: NodeId, old: ReplicaId) {
     #[cfg(feature = "bugs")]
-    if world.options.bug == Some(replica::bugs::Bug::WipedReplicaKeepsItsId) {
+    if keeps_ids(world) {
         return bring_back(world, shard, node, old).await;
     }
     add(world, shard, node, Some(old)).await;
+}
+
+/// Whether the bug is put back with which a wiped replica goes on under its old id.
+#[cfg(feature = "bugs")]
+fn keeps_ids(world: &World) -> bool {
+    world.options.bug == Some(replica::bugs::Bug::WipedReplicaKeepsItsId)
+}
+
+#[cfg(not(feature = "bugs"))]
+fn keeps_ids(_world: &World) -> bool {
+    false
 }
 
 /// With the bug put back, the wiped replica comes back with nothing but its old id.
