@@ -176,7 +176,8 @@ fn open_named<M: StateMachine>(
     let view = node.options.store.view(name)?;
     let logged = Membership::decode(&state.membership)?;
     let stored = stored_membership(view.as_ref())?;
-    let membership = Membership { last_timestamp: logged.last_timestamp, ..stored.unwrap_or(logged) };
+    let stored = stored.unwrap_or_else(|| logged.clone());
+    let membership = Membership { last_timestamp: logged.last_timestamp, ..stored };
     let log = open_log(node, name.replica, state, &membership, &range, commit)?;
     let clock =
         HybridClock::starting_above(newest_timestamp(node, name.replica, state, &membership, &range)?);
@@ -199,6 +200,7 @@ fn open_named<M: StateMachine>(
         group,
         clock,
         membership,
+        durable_membership: logged,
         mailbox,
         control,
     });

@@ -63,10 +63,11 @@ pub(crate) struct Owner<M: StateMachine> {
     clock: HybridClock,
     /// As of what is committed.
     membership: Membership,
-    /// As of what is applied.
-    applied_membership: Membership,
-    /// Committed changes that are not applied, with what they lead to.
-    unapplied_memberships: VecDeque<(LogIndex, Membership)>,
+    /// As of what the store durably has, or older: a restart may find a store that has applied no more than that, and
+    /// applies later changes to this one when the store does not have any.
+    durable_membership: Membership,
+    /// Committed changes that are not known to be durable in the store, with what they lead to.
+    newer_memberships: VecDeque<(LogIndex, Membership)>,
     overlay: Overlay,
     leading: Option<Leading>,
     /// Answers that wait for an index to be committed, in log order.
@@ -108,7 +109,10 @@ pub(crate) struct OwnerOptions<M: StateMachine> {
     pub(crate) shared: Arc<Shared<M::State>>,
     pub(crate) group: Group,
     pub(crate) clock: HybridClock,
+    /// As of what the store has applied.
     pub(crate) membership: Membership,
+    /// As the Raft log has it: as of what the store has applied, or older.
+    pub(crate) durable_membership: Membership,
     pub(crate) mailbox: mpsc::Receiver<Request<M>>,
     pub(crate) control: mpsc::Receiver<Control>,
 }
@@ -139,17 +143,19 @@ pub(crate) fn mailbox<M: StateMachine>() -> (mpsc::Sender<Request<M>>, mpsc::Rec
 
 impl<M: StateMachine> Owner<M> {
     pub(crate) fn new(options: OwnerOptions<M>) -> Owner<M> {
-        let OwnerOptions { node, shared, group, clock, membership, mailbox, control } = options;
+        let OwnerOptions { node, shared, group, clock, membership, durable_membership, mailbox, control } =
+            options;
+        let applied = shared.applied.index();
         Owner {
             applier: Arc::new(Applier::new(node.clone(), shared.clone())),
-            applied: shared.applied.index(),
+            applied,
             node,
             shared,
             machine: M::default(),
             group,
             clock,
-            applied_membership: membership.clone(),
-            unapplied_memberships: VecDeque::new(),
+            durable_membership,
+            newer_memberships: VecDeque::from([(applied, membership.clone())]),
             membership,
             overlay: Overlay::default(),
             leading: None,
@@ -253,6 +259,7 @@ impl<M: StateMachine> Owner<M> {
             self.hand_over();
         }
         self.note_applied();
+        self.note_durable();
         self.note_logged()?;
         self.take_controls()?;
         self.prove_if_wanted();
@@ -276,7 +283,6 @@ impl<M: StateMachine> Owner<M> {
             return;
         }
         self.applied = applied;
-        self.note_membership_applied(applied);
         self.overlay.remove_applied(applied);
         while let Some((_, bytes)) = self.in_flight.pop_front_if(|(index, _)| *index <= applied) {
             self.in_flight_bytes -= bytes;
@@ -286,6 +292,15 @@ impl<M: StateMachine> Owner<M> {
         self.group.applied(applied);
         // The library hands out as committed only what is durable here, so all of it can be read back.
         self.group.log_mut().evict(applied);
+    }
+
+    fn note_durable(&mut self) {
+        let durable = self.shared.durable.index();
+        while let Some((_, membership)) = self.newer_memberships.pop_front_if(|(index, _)| *index <= durable)
+        {
+            let last_timestamp = self.durable_membership.last_timestamp.max(membership.last_timestamp);
+            self.durable_membership = Membership { last_timestamp, ..membership };
+        }
     }
 
     fn note_logged(&mut self) -> storage::Result<()> {
@@ -400,7 +415,7 @@ impl<M: StateMachine> Owner<M> {
             generation: self.generation(),
             truncated_index,
             truncated_term,
-            membership: self.applied_membership.encode(),
+            membership: self.durable_membership.encode(),
         }
     }
 

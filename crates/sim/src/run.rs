@@ -114,6 +114,7 @@ async fn run_clients(world: &Arc<World>) {
     tokio::select! {
         biased;
         () = working => {}
+        () = tidy(world) => {}
         () = peace_is_over(world) => world.violation("clients wait forever"),
     }
 }
@@ -145,7 +146,20 @@ async fn run_faults(world: &Arc<World>) {
     }
     world.is_faulting.store(false, Ordering::SeqCst);
     make_peace(world);
+    let _administering = world.administration.lock().await;
     repair::drop_strangers(world).await;
+}
+
+/// Drops what a snapshot that was on its way brought back after it was dropped, for as long as clients may turn to it. Never
+/// resolves.
+async fn tidy(world: &Arc<World>) {
+    loop {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        if !world.is_faulting.load(Ordering::SeqCst) {
+            let _administering = world.administration.lock().await;
+            repair::drop_strangers(world).await;
+        }
+    }
 }
 
 fn make_peace(world: &World) {

@@ -47,7 +47,7 @@ impl<M: StateMachine> Owner<M> {
         let term =
             self.group.log().term_of(end)?.expect("an applied entry is in the log until it is compacted");
         self.group.log_mut().compact(end, term);
-        self.applied_membership.last_timestamp = self.clock.last();
+        self.durable_membership.last_timestamp = self.clock.last();
         // How large each entry is was not kept: those that stay count as much as those that go.
         let (kept, all) = (last.get() - end.get(), last.get() - truncated.get());
         let kept_bytes = self.log_bytes as u128 * u128::from(kept) / u128::from(all);

@@ -269,7 +269,7 @@ impl<M: StateMachine> Owner<M> {
         let (state, added) = self.group.apply_change(&entry.data)?;
         self.membership = self.membership.changed(&state, &added);
         self.heard.retain(|replica, _| self.membership.nodes.contains_key(replica));
-        self.unapplied_memberships.push_back((LogIndex(entry.index), self.membership.clone()));
+        self.newer_memberships.push_back((LogIndex(entry.index), self.membership.clone()));
         self.shared.membership.store(std::sync::Arc::new(self.membership.clone()));
         if !self.group.is_sole_voter() {
             // A sole voter's lease has no end, and others may be elected from now on.
@@ -278,15 +278,6 @@ impl<M: StateMachine> Owner<M> {
         let membership = self.membership.clone();
         self.trace(|| Event::Changed { membership });
         Ok(Change::Membership(self.membership.encode()))
-    }
-
-    /// The store has applied up to `applied`, and so holds the membership as of there.
-    pub(super) fn note_membership_applied(&mut self, applied: LogIndex) {
-        while let Some((_, membership)) =
-            self.unapplied_memberships.pop_front_if(|(index, _)| *index <= applied)
-        {
-            self.applied_membership = membership;
-        }
     }
 
     /// Tells whoever asked for a change that it is committed.
@@ -308,9 +299,9 @@ impl<M: StateMachine> Owner<M> {
             let index = view.applied_index()?;
             self.shared.sending.lock().insert(to, index);
             let index_term = self.group.log().term_of(index)?;
-            // A keyspace without one has applied no change.
+            // A keyspace without one has applied no change, and none is durable.
             let stored = stored_membership(view.as_ref())?;
-            let mut membership = stored.unwrap_or_else(|| self.applied_membership.clone());
+            let mut membership = stored.unwrap_or_else(|| self.durable_membership.clone());
             membership.last_timestamp = self.clock.last();
             let header = SnapshotHeader {
                 shard: self.shard(),
