@@ -159,11 +159,20 @@ def main():
         cluster.stop_all()
         if network:
             network.remove()
+    print(f"{'fault':10} {'runs':>5} {'p50':>8} {'p99':>8} {'longest':>8}  pause that clients saw, ms")
+    for fault in faults:
+        pauses = sorted(row[4] for row in summary if row[0] == fault)
+        print(f"{fault:10} {len(pauses):5} {at(pauses, 50):8.1f} {at(pauses, 99):8.1f} {pauses[-1]:8.1f}")
     operations = sum(row[2] for row in summary)
     failed = sum(row[3] for row in summary)
     print(f"{operations} operations, {len(summary)} faults, {failed} failed operations, "
           f"longest pause {max(row[4] for row in summary):.1f} ms; histories in {directory}")
     sys.exit(1 if failed else 0)
+
+
+def at(ordered, percent):
+    """The value that so many percent of all do not exceed."""
+    return ordered[max(0, -(-len(ordered) * percent // 100) - 1)]
 
 
 def enter(network):
