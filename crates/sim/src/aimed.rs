@@ -72,6 +72,19 @@ pub(crate) async fn quiet_failover(world: &Arc<World>) {
     });
 }
 
+/// Clients only read while a leader is cut off from everybody at once: the first of its followers whose patience ends, which
+/// may be before the leader's clock says so, looks at what the leader still answers.
+pub(crate) async fn sudden_silence(world: &Arc<World>) {
+    let Some((leader, _)) = leader_and_voters(world) else { return };
+    world.is_lull.store(true, Ordering::SeqCst);
+    world.schedule(&format!("clients only read, and {leader} falls silent"));
+    sleep_ms(200 + world.choose(200)).await;
+    futures::join!(cut_for(world, isolation(world, leader), 1_500), async {
+        look_back(world, leader).await;
+        world.is_lull.store(false, Ordering::SeqCst);
+    });
+}
+
 /// Clients only read while what a leader's followers answer takes longer and longer, until nothing that it sends arrives
 /// any more: its followers replace it while answers to what it sent before still come in.
 pub(crate) async fn late_answers(world: &Arc<World>) {

@@ -38,7 +38,7 @@ const ENDINGS: [Ending; 7] = [
 
 /// One fault, from its beginning to its end.
 pub(crate) async fn inject(world: Arc<World>) {
-    match world.choose(27) {
+    match world.choose(30) {
         0..=3 => end_and_start(&world, target(&world)).await,
         4 => end_and_start_several(&world).await,
         5..=6 => pause(&world, target(&world)).await,
@@ -55,7 +55,8 @@ pub(crate) async fn inject(world: Arc<World>) {
         23 => aimed::late_answers(&world).await,
         24 => aimed::see_saw(&world).await,
         25 => aimed::relapse(&world).await,
-        _ => aimed::hasty_removals(&world).await,
+        26 => aimed::hasty_removals(&world).await,
+        _ => aimed::sudden_silence(&world).await,
     }
 }
 
