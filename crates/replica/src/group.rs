@@ -24,6 +24,8 @@ pub(crate) const TICK_MS: u64 = 50;
 const HEARTBEAT_TICKS: usize = 2;
 const ELECTION_TICKS: usize = 8;
 const ELECTION_TICKS_MAX: usize = 16;
+/// Ticks between two voters' elections when their leader's node is known to be gone.
+const RANK_TICKS: usize = 2;
 /// How much faster a voter's clock may run than a leader's, in milliseconds of one election timeout.
 const DRIFT_MARGIN_MS: u64 = 40;
 /// A lease runs this long from the moment before its proof was sent: for one election timeout no voter of the quorum
@@ -188,6 +190,14 @@ impl Group {
     pub(crate) fn tick(&mut self, entropy: &dyn Entropy) {
         self.silent_ticks = self.silent_ticks.saturating_sub(1);
         self.stepping(entropy, RawNode::tick);
+    }
+
+    /// The leader is probably gone: this follower's turn to ask for votes comes `rank` turns after the first one's. Even the
+    /// first one waits a tick longer than voters keep their word to the leader, so that all of them may answer; the next
+    /// leaves it the time to win.
+    pub(crate) fn expect_election(&mut self, rank: usize) {
+        let ticks = ELECTION_TICKS + 1 + RANK_TICKS.saturating_mul(rank);
+        self.raw.raft.set_randomized_election_timeout(ticks.min(ELECTION_TICKS_MAX - 1));
     }
 
     /// Appends an entry, and returns its index; `None` when the library refuses it. Only while this replica leads.

@@ -40,8 +40,8 @@ pub(crate) enum Control {
     Transfer(ReplicaId),
     /// Where nobody leads, this replica asks for votes now.
     Campaign,
-    /// A node is lost or was restarted: a group that sleeps has to look for itself.
-    Stir,
+    /// The node of the leader is lost or was restarted: a group that sleeps has to look for itself.
+    PeerLost,
     /// How far each follower's log is known to match, from the leader.
     Progress(oneshot::Sender<BTreeMap<ReplicaId, LogIndex>>),
 }
@@ -159,10 +159,10 @@ impl<M: StateMachine> ReplicaHandle<M> {
         let _ = self.control.send(Control::Campaign).await;
     }
 
-    /// Wakes the replica's group if it sleeps.
-    pub(crate) fn stir(&self) {
-        // One that is too busy to hear of it does not sleep.
-        let _ = self.control.try_send(Control::Stir);
+    /// The leader's node is lost: wakes the replica if it sleeps, and makes it ready to succeed.
+    pub(crate) fn peer_lost(&self) {
+        // One that is too busy to hear of it does not sleep, and finds out by itself.
+        let _ = self.control.try_send(Control::PeerLost);
     }
 
     /// How far each member's log is known to match this one's. Empty on any replica but the leader.

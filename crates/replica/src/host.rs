@@ -226,10 +226,10 @@ impl<S: StateMachine, C: StateMachine> HostOf<S, C> {
     /// it still leads. A hint; being wrong costs a few messages.
     pub fn peer_lost(&self, node: NodeId) {
         for replica in self.shards().iter().filter(|replica| replica.leader_node() == Some(node)) {
-            replica.stir();
+            replica.peer_lost();
         }
         if let Some(catalog) = self.catalog().filter(|catalog| catalog.leader_node() == Some(node)) {
-            catalog.stir();
+            catalog.peer_lost();
         }
     }
 

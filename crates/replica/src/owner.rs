@@ -323,10 +323,17 @@ impl<M: StateMachine> Owner<M> {
         }
         self.send_snapshots(&work)?;
         self.note_proofs(&work);
-        if let Some(logging) = work.logging {
-            #[cfg(feature = "bugs")]
-            self.apply_early(&logging);
-            self.log(logging);
+        // Whoever drops a removed replica relies on those that remain: after a restart they must know of the removal without
+        // it. So what is acknowledged from now on is acknowledged by one that durably knows that the change is committed.
+        let changes = work.committed.iter().any(|entry| entry.entry_type != EntryType::EntryNormal);
+        match work.logging {
+            Some(logging) => {
+                #[cfg(feature = "bugs")]
+                self.apply_early(&logging);
+                self.log(logging, changes);
+            }
+            None if changes => self.log_commit(),
+            None => {}
         }
         if !work.committed.is_empty() {
             self.commit(work.committed)?;
@@ -364,8 +371,14 @@ impl<M: StateMachine> Owner<M> {
         }
     }
 
-    /// Makes entries, term and vote durable. The bell rings when they are.
-    fn log(&mut self, logging: Logging) {
+    /// Makes the commit index durable, some time before whatever is logged next.
+    fn log_commit(&self) {
+        let writes = ReplicaWrites { state: Some(self.log_state()), ..ReplicaWrites::default() };
+        self.submit(vec![(self.shared.name.replica, writes)], None);
+    }
+
+    /// Makes entries, term and vote durable, and the commit index if `commits`. The bell rings when they are.
+    fn log(&mut self, logging: Logging, commits: bool) {
         let Logging { number, runs, vote } = logging;
         let first = runs.first().and_then(|run| run.first()).map(|entry| entry.index);
         let last = runs.last().and_then(|run| run.last()).map(|entry| entry.index);
@@ -378,16 +391,16 @@ impl<M: StateMachine> Owner<M> {
             .map(|entries| (replica, ReplicaWrites { entries, ..ReplicaWrites::default() }))
             .collect();
         #[cfg(not(feature = "bugs"))]
-        let state = vote.then(|| self.log_state());
+        let state = (vote || commits).then(|| self.log_state());
         #[cfg(feature = "bugs")]
-        let state = self.buggy_state(vote);
+        let state = self.buggy_state(vote, commits);
         if state.is_some() {
             writes.push((replica, ReplicaWrites { state, ..ReplicaWrites::default() }));
         }
         self.submit(writes, Some(number));
     }
 
-    fn submit(&mut self, replicas: Vec<(ReplicaId, ReplicaWrites)>, number: Option<u64>) {
+    fn submit(&self, replicas: Vec<(ReplicaId, ReplicaWrites)>, number: Option<u64>) {
         count(&self.node.metrics.log_batches, 1);
         let (node, shared) = (self.node.clone(), self.shared.clone());
         let done = Box::new(move |result| match (result, number) {

@@ -10,9 +10,9 @@ use base::{LogIndex, NodeId, ReplicaId, ShardId};
 use replica::{MemberChange, Membership};
 use storage::RaftLog;
 
-use crate::faults;
 use crate::groups::{self, GROUPS, Member, SHARD};
 use crate::world::World;
+use crate::{client, faults};
 
 /// Attempts after which a change of membership that faults keep from happening is given up.
 const ATTEMPTS_MAX: u64 = 400;
@@ -204,6 +204,8 @@ async fn step_aside(world: &World, shard: ShardId, membership: &Membership, old:
 /// does.
 pub(crate) async fn drop_strangers(world: &Arc<World>) {
     if let Some(membership) = groups::settled_membership(world, SHARD).await {
+        // Whoever acknowledges this durably knows that the membership is committed, and will not need those who went.
+        client::barrier(world, SHARD).await;
         drop_all_but(world, &membership);
     }
 }

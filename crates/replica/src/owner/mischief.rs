@@ -29,13 +29,13 @@ pub(super) struct Mischief {
 
 impl<M: StateMachine> Owner<M> {
     /// What a log write says of term and vote.
-    pub(super) fn buggy_state(&mut self, vote: bool) -> Option<ReplicaLogState> {
+    pub(super) fn buggy_state(&mut self, vote: bool, commits: bool) -> Option<ReplicaLogState> {
         if self.node.has_bug(Bug::VoteWithoutPersisting) {
             return None;
         }
         let state = self.log_state();
         if !self.node.has_bug(Bug::TermAndVoteApart) {
-            return vote.then_some(state);
+            return (vote || commits).then_some(state);
         }
         let written = *self.mischief.written_term.get_or_insert(Term(state.term.get() - 1));
         if vote {

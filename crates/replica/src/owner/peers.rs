@@ -49,7 +49,10 @@ impl<M: StateMachine> Owner<M> {
                 }
                 Control::Transfer(replica) => self.transfer_to(replica),
                 Control::Campaign => self.campaign()?,
-                Control::Stir => self.stir(),
+                Control::PeerLost => {
+                    self.stir();
+                    self.expect_election();
+                }
                 // Whoever asked may have gone away.
                 Control::Progress(answer) => drop(answer.send(self.progress())),
             }
@@ -63,6 +66,15 @@ impl<M: StateMachine> Owner<M> {
             return Ok(());
         }
         self.group.campaign(self.node.options.entropy.as_ref())
+    }
+
+    /// The leader's node seems to be gone. Should that be true, the voters' patience ends one after the other, not at random.
+    fn expect_election(&mut self) {
+        let Some(leader) = self.group.other_leader() else { return };
+        let candidates = self.membership.voters.iter().filter(|voter| **voter != leader);
+        if let Some(rank) = candidates.copied().position(|voter| voter == self.shared.name.replica) {
+            self.group.expect_election(rank);
+        }
     }
 
     fn progress(&self) -> BTreeMap<ReplicaId, LogIndex> {
