@@ -8,85 +8,24 @@ operation failed, with 0 else; what namespaces are needed for is left out, and s
 """
 
 import argparse
-import ctypes
 import json
 import os
-import random
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 
-from cluster import Cluster, await_complete, connect, primary_of
-from network import CLIENTS, Network, Unavailable
+import faults
+from cluster import await_complete, connect, primary_of
+from faults import at
+from network import CLIENTS
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 CLIENT_PROCESSES = 3
 NAMESPACE = "faults.lists"
-
-
-def kill(cluster, node, others):
-    cluster.kill(node)
-    yield 3
-    cluster.start(node)
-
-
-def pause(cluster, node, others):
-    cluster.signal(node, signal.SIGSTOP)
-    yield 4
-    cluster.signal(node, signal.SIGCONT)
-
-
-def handover(cluster, node, others):
-    cluster.stop(node)
-    yield 1
-    cluster.start(node)
-
-
-def rolling(cluster, node, others):
-    for each in [node, *others]:
-        cluster.stop(each)
-        yield 0.5
-        cluster.start(each)
-        yield 2
-
-
-def partition(cluster, node, others):
-    for other in [*others, CLIENTS]:
-        cluster.network.deafen(node, other)
-    for other in others:
-        cluster.network.deafen(other, node)
-    yield 4
-    cluster.network.heal()
-
-
-def deaf(cluster, node, others):
-    for other in others:
-        cluster.network.deafen(node, other)
-    yield 4
-    cluster.network.heal()
-
-
-def mute(cluster, node, others):
-    for other in others:
-        cluster.network.deafen(other, node)
-    yield 4
-    cluster.network.heal()
-
-
-def wipe(cluster, node, others):
-    cluster.kill(node)
-    yield 1
-    cluster.wipe(node)
-    cluster.start(node)
-    yield 3
-
-
-FAULTS = {f.__name__: f for f in (kill, pause, handover, rolling, partition, deaf, mute, wipe)}
-# From <linux/sched.h>.
-CLONE_NEWNET = 0x40000000
-NEED_NAMESPACES = {"partition", "deaf", "mute"}
+# The faults, and the seconds that each lasts.
+FAULTS = {faults.kill: 3, faults.pause: 4, faults.handover: 1, faults.rolling: 0.5, faults.partition: 4, faults.deaf: 4,
+          faults.mute: 4, faults.wipe: 1}
 
 
 def run_round(cluster, fault, number, seconds, directory, summary):
@@ -95,9 +34,10 @@ def run_round(cluster, fault, number, seconds, directory, summary):
     await_complete(client, min(len(cluster.nodes), 3))
     node = primary_of(client, NAMESPACE)
     others = [other.number for other in cluster.nodes if other.number != node]
-    tag = f"{fault}-{number}"
+    name = fault.__name__
+    tag = f"{name}-{number}"
     # Clients come by other routers than the faulted node's, and for a kill by all of them.
-    routers = None if fault in ("kill", "handover", "rolling") else others
+    routers = None if fault in (faults.kill, faults.handover, faults.rolling) else others
     clients = []
     for process in range(CLIENT_PROCESSES):
         output = os.path.join(directory, f"history-{tag}-{process}.jsonl")
@@ -107,7 +47,7 @@ def run_round(cluster, fault, number, seconds, directory, summary):
             words = cluster.network.command(CLIENTS, words)
         clients.append((subprocess.Popen(words), output))
     time.sleep(seconds / 4)
-    for wait in FAULTS[fault](cluster, node, others):
+    for wait in fault(cluster, node, others, FAULTS[fault]):
         time.sleep(wait)
     operations, unknown, longest = 0, [], 0
     for process, output in clients:
@@ -120,8 +60,8 @@ def run_round(cluster, fault, number, seconds, directory, summary):
             if entry["outcome"] != "ok":
                 unknown.append(entry)
     await_complete(client, min(len(cluster.nodes), 3))
-    summary.append((fault, number, operations, len(unknown), longest / 1e6))
-    print(f"{fault:10} round {number}: {operations:7} operations, {len(unknown)} failed, "
+    summary.append((name, number, operations, len(unknown), longest / 1e6))
+    print(f"{name:10} round {number}: {operations:7} operations, {len(unknown)} failed, "
           f"longest pause {longest / 1e6:8.1f} ms, primary was on n{node}", flush=True)
     for entry in unknown[:3]:
         print("   ", entry, flush=True)
@@ -134,56 +74,26 @@ def main():
     arguments.add_argument("--nodes", type=int, default=3)
     arguments.add_argument("--rounds", type=int, default=2)
     arguments.add_argument("--seconds", type=float, default=12)
-    arguments.add_argument("--faults", default=",".join(FAULTS))
+    arguments.add_argument("--faults", default=",".join(fault.__name__ for fault in FAULTS))
     arguments.add_argument("--directory")
     given = arguments.parse_args()
     directory = given.directory or tempfile.mkdtemp(prefix="psdb-faults-")
     os.makedirs(directory, exist_ok=True)
-    faults = given.faults.split(",")
-    network = None
-    try:
-        network = Network(given.nodes, str(random.randrange(1 << 16)))
-    except Unavailable as reason:
-        left_out = NEED_NAMESPACES.intersection(faults)
-        print(f"skipped {sorted(left_out)}: no network namespaces here: {reason}", flush=True)
-        faults = [fault for fault in faults if fault not in NEED_NAMESPACES]
-    cluster = Cluster(os.path.abspath(given.program), directory, given.nodes, network)
+    chosen = faults.named(arguments, given.faults, FAULTS)
     summary = []
-    try:
-        enter(network)
-        cluster.start_all()
+    with faults.running_cluster(given.program, directory, given.nodes, chosen) as (cluster, possible):
         for number in range(given.rounds):
-            for fault in faults:
+            for fault in possible:
                 run_round(cluster, fault, number, given.seconds, directory, summary)
-    finally:
-        cluster.stop_all()
-        if network:
-            network.remove()
     print(f"{'fault':10} {'runs':>5} {'p50':>8} {'p99':>8} {'longest':>8}  pause that clients saw, ms")
-    for fault in faults:
-        pauses = sorted(row[4] for row in summary if row[0] == fault)
-        print(f"{fault:10} {len(pauses):5} {at(pauses, 50):8.1f} {at(pauses, 99):8.1f} {pauses[-1]:8.1f}")
+    for name in dict.fromkeys(row[0] for row in summary):
+        pauses = sorted(row[4] for row in summary if row[0] == name)
+        print(f"{name:10} {len(pauses):5} {at(pauses, 50):8.1f} {at(pauses, 99):8.1f} {pauses[-1]:8.1f}")
     operations = sum(row[2] for row in summary)
     failed = sum(row[3] for row in summary)
     print(f"{operations} operations, {len(summary)} faults, {failed} failed operations, "
           f"longest pause {max(row[4] for row in summary):.1f} ms; histories in {directory}")
     sys.exit(1 if failed else 0)
-
-
-def at(ordered, percent):
-    """The value that so many percent of all do not exceed."""
-    return ordered[max(0, -(-len(ordered) * percent // 100) - 1)]
-
-
-def enter(network):
-    """Moves this process into the clients' namespace; children that are started for a node leave it again."""
-    if network:
-        handle = os.open(f"/run/netns/{network.namespace(CLIENTS)}", os.O_RDONLY)
-        # Python has os.setns from version 3.12 on.
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.setns(handle, CLONE_NEWNET) != 0:
-            raise OSError(ctypes.get_errno(), "entering the clients' namespace failed")
-        os.close(handle)
 
 
 if __name__ == "__main__":

@@ -9,47 +9,18 @@ contains what the driver needs to find another router. Exits with 1 when an oper
 """
 
 import argparse
-import os
-import random
-import signal
 import sys
 import tempfile
 import threading
 import time
 
-from campaign import at, enter
-from cluster import Cluster, await_complete, connect, primary_of
-from network import CLIENTS, Network, Unavailable
+import faults
+from cluster import await_complete, connect, primary_of
+from faults import at
 
-
-def kill(cluster, node, others):
-    cluster.kill(node)
-    yield 1.6
-    cluster.start(node)
-
-
-def pause(cluster, node, others):
-    cluster.signal(node, signal.SIGSTOP)
-    yield 2.5
-    cluster.signal(node, signal.SIGCONT)
-
-
-def partition(cluster, node, others):
-    for other in [*others, CLIENTS]:
-        cluster.network.deafen(node, other)
-    for other in others:
-        cluster.network.deafen(other, node)
-    yield 2.5
-    cluster.network.heal()
-
-
-def handover(cluster, node, others):
-    cluster.stop(node)
-    yield 0.5
-    cluster.start(node)
-
-
-FAULTS = {f.__name__: f for f in (kill, pause, partition, handover)}
+NODES = 3
+# The faults, and the seconds that each lasts: longer than an election.
+FAULTS = {faults.kill: 1.6, faults.pause: 2.5, faults.partition: 2.5, faults.handover: 0.5}
 
 
 class Writer(threading.Thread):
@@ -88,7 +59,7 @@ def run(cluster, client, fault, totals):
         writer.start()
     time.sleep(0.5)
     began = time.monotonic()
-    for wait in FAULTS[fault](cluster, node, others):
+    for wait in fault(cluster, node, others, FAULTS[fault]):
         time.sleep(wait)
     for writer in [*writers, everywhere]:
         after = time.monotonic()
@@ -108,7 +79,7 @@ def run(cluster, client, fault, totals):
 
 
 def report(fault, totals):
-    print(f"{fault}: {len(totals['by all'])} runs, {totals['operations']} operations, "
+    print(f"{fault.__name__}: {len(totals['by all'])} runs, {totals['operations']} operations, "
           f"{len(totals['failures'])} failed {totals['failures'][:3] or ''}")
     for whose in ("by others", "by all"):
         pauses = sorted(totals[whose])
@@ -120,34 +91,21 @@ def main():
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--program", default="target/release/psdb")
     arguments.add_argument("--runs", type=int, default=200)
-    arguments.add_argument("--faults", default=",".join(FAULTS))
+    arguments.add_argument("--faults", default=",".join(fault.__name__ for fault in FAULTS))
     given = arguments.parse_args()
-    faults = given.faults.split(",")
+    chosen = faults.named(arguments, given.faults, FAULTS)
     directory = tempfile.mkdtemp(prefix="psdb-failover-")
-    network = None
-    try:
-        network = Network(3, str(random.randrange(1 << 16)))
-    except Unavailable as reason:
-        print(f"skipped partition: no network namespaces here: {reason}", flush=True)
-        faults = [fault for fault in faults if fault != "partition"]
-    cluster = Cluster(os.path.abspath(given.program), directory, 3, network)
     failed = 0
-    try:
-        enter(network)
-        cluster.start_all()
+    with faults.running_cluster(given.program, directory, NODES, chosen) as (cluster, possible):
         client = connect(cluster.uri())
         client.faults.lists.update_one({"_id": "warm"}, {"$inc": {"n": 1}}, upsert=True)
-        await_complete(client, 3)
-        for fault in faults:
+        await_complete(client, NODES)
+        for fault in possible:
             totals = {"failures": [], "operations": 0, "by others": [], "by all": []}
             for _ in range(given.runs):
                 run(cluster, client, fault, totals)
             report(fault, totals)
             failed += len(totals["failures"])
-    finally:
-        cluster.stop_all()
-        if network:
-            network.remove()
     sys.exit(1 if failed else 0)
 
 

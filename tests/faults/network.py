@@ -1,6 +1,6 @@
 """Network namespaces, one for each node and one for the clients, on a bridge of their own.
 
-Used by the campaign. A fault of the network is a rule of iptables in the namespace of the node that shall not hear: it drops
+Used by the faults. A fault of the network is a rule of iptables in the namespace of the node that shall not hear: it drops
 what comes from another, so that one direction can be cut alone. Always holds: everything that was made is removed at the end,
 and nothing outside these namespaces is touched.
 """

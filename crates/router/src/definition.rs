@@ -61,7 +61,7 @@ impl Router {
         };
         // Other nodes hear of it by replication; what this node has to do is done at once.
         self.catalog_now().await?;
-        self.reconcile().await?;
+        self.reconcile_one(record.id).await?;
         Ok(Arc::from(record))
     }
 

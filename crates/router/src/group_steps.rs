@@ -3,7 +3,7 @@
 //! Called by `reconcile` for the catalog's group and for each shard's. The rules are `catalog::placement`; here they meet
 //! what the leader knows of its followers.
 
-use base::{LogIndex, Result, ShardId};
+use base::{Code, LogIndex, Result, ShardId};
 use catalog::ReplicaPlacement;
 use catalog::placement::{GroupNow, Step, next_step};
 use replica::{MemberChange, ReplicaHandle, StateMachine};
@@ -35,9 +35,11 @@ impl Router {
         }
         let progress = replica.progress().await;
         let last = replica.commit_index();
-        let close = |matched: &LogIndex| matched.get() + LAG_ENTRIES_MAX >= last.get();
-        let caught_up: Vec<_> =
-            progress.iter().filter(|(_, matched)| close(matched)).map(|(replica, _)| *replica).collect();
+        let caught_up: Vec<_> = progress
+            .iter()
+            .filter(|(_, matched)| is_close(**matched, last))
+            .map(|(replica, _)| *replica)
+            .collect();
         let now =
             GroupNow { voters: &membership.voters, learners: &membership.learners, caught_up: &caught_up };
         let Some(step) = next_step(shard, placed, &now) else {
@@ -47,8 +49,10 @@ impl Router {
         tracing::info!(%shard, ?step, "the group's membership changes");
         match replica.change_membership(changes(step)).await {
             Ok(_) => Ok(true),
-            // Another leader takes the step.
-            Err(error) if is_stale(&error) => Ok(true),
+            // Another leader takes the step, or it has to wait.
+            Err(error) if is_stale(&error) || error.code == Code::CONFLICTING_OPERATION_IN_PROGRESS => {
+                Ok(true)
+            }
             Err(error) => Err(error),
         }
     }
@@ -59,5 +63,23 @@ fn changes(step: Step) -> Vec<MemberChange> {
         Step::AddLearner(replica, node) => vec![MemberChange::AddLearner(replica, node)],
         Step::Promote(replicas) => replicas.into_iter().map(MemberChange::Promote).collect(),
         Step::Remove(replica) => vec![MemberChange::Remove(replica)],
+    }
+}
+
+/// Whether a replica that has everything up to `matched` may vote. One that has nothing yet may not, however short the log is.
+fn is_close(matched: LogIndex, last: LogIndex) -> bool {
+    matched.get() > 0 && matched.get() + LAG_ENTRIES_MAX >= last.get()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_learner_is_close_once_it_has_something_and_lacks_little() {
+        let close = |matched, last| is_close(LogIndex(matched), LogIndex(last));
+        assert!(!close(0, 5), "the log is short, but the learner has none of it");
+        assert!(close(1, 5) && close(5, 5));
+        assert!(close(100, 164) && !close(100, 165));
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::id::CATALOG_SHARD;
-use base::{IndexId, Result};
+use base::{CollectionId, IndexId, Result};
 use catalog::{Catalog, CollectionRecord, CollectionState, Command, IndexState, ShardPlacement, placement};
 use query::evaluate::{ConfigChange, ShardCommand};
 use query::state::{IndexStatus, ShardState};
@@ -62,6 +62,18 @@ impl Router {
         }
         pending |= self.lead_catalog(&catalog).await?;
         Ok(pending)
+    }
+
+    /// Does the same for one collection, for whoever waits for that one: nothing else can make this fail.
+    pub(crate) async fn reconcile_one(&self, collection: CollectionId) -> Result<()> {
+        let _one_at_a_time = self.reconciling.lock().await;
+        let catalog = self.catalog_copy();
+        match catalog.collection(collection) {
+            Some(record) if record.state == CollectionState::Active => {
+                self.reconcile_collection(record).await.map(drop)
+            }
+            _ => Ok(()),
+        }
     }
 
     async fn reconcile_collection(&self, record: &Arc<CollectionRecord>) -> Result<bool> {

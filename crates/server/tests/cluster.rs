@@ -99,6 +99,11 @@ async fn one_node_becomes_three_under_a_client_and_outlives_each_of_them() {
     client.insert(100..200).await;
     let (_, third) = join(&data("d3"), &first).await;
     client.insert(200..300).await;
+    // Groups gain members meanwhile, which is none of this client's business.
+    for number in 0..40 {
+        let created = client.ask("test", doc! { "create": format!("made-{number}") }).await;
+        assert!(created.get_f64("ok").is_ok_and(|ok| ok == 1.0), "{created}");
+    }
     client.await_voters(3).await;
     for server in [&first, &second, &third] {
         let mut client = Client::of(server).await;
