@@ -35,7 +35,8 @@ pub enum Command {
         facts: NodeFacts,
     },
     /// Creates a collection with one shard, and chooses its nodes. Fails with `NamespaceExists` when the name is taken,
-    /// unless by the collection with this UUID.
+    /// unless by the collection with this UUID, and with `WriteConflict` when a collection was dropped since the proposer
+    /// looked: this may be a repeat that comes late, and must not bring back what was created and dropped meanwhile.
     CreateCollection {
         /// Its name.
         namespace: Namespace,
@@ -43,6 +44,8 @@ pub enum Command {
         uuid: [u8; 16],
         /// Its options.
         options: Document,
+        /// How many collections had been dropped when the proposer looked: [`crate::Catalog::drops`].
+        drops_seen: u64,
     },
     /// Takes a collection out of use; its name is free from now on. Does nothing when that was done before.
     DropCollection {
@@ -63,10 +66,13 @@ pub enum Command {
         /// Its node.
         node: NodeId,
     },
-    /// Adds indexes as building. An index that exists with the same key and options is left as it is.
+    /// Adds indexes as building. An index that exists with the same key and options is left as it is. Fails with
+    /// `WriteConflict` when indexes were dropped since the proposer looked, as `CreateCollection` does.
     AddIndexes {
         /// The collection.
         collection: CollectionId,
+        /// How often indexes of it had been dropped when the proposer looked.
+        drops_seen: u64,
         /// The indexes.
         indexes: Vec<NewIndex>,
     },

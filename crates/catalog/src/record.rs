@@ -97,6 +97,9 @@ pub struct CollectionRecord {
     pub indexes: Vec<(IndexSpec, IndexState)>,
     /// The id that the next index gets.
     pub next_index: IndexId,
+    /// How often indexes were dropped.
+    #[serde(default)]
+    pub index_drops: u64,
     /// Why indexes that could not be built could not, until they are dropped.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failures: Vec<IndexFailure>,

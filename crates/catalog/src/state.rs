@@ -34,6 +34,9 @@ struct Counters {
     replica: ReplicaId,
     #[serde(default = "second_node")]
     node: NodeId,
+    /// Collections that were dropped.
+    #[serde(default)]
+    drops: u64,
 }
 
 /// What older catalogs, which have one node, do not say.
@@ -49,6 +52,7 @@ impl Default for Counters {
             shard: ShardId(100),
             replica: ReplicaId(100),
             node: second_node(),
+            drops: 0,
         }
     }
 }
@@ -94,16 +98,16 @@ impl Catalog {
             }
             Command::JoinNode { token, facts } => self.join_node(&mut batch, token, facts)?,
             Command::RenewNode { node, facts } => self.renew_node(&mut batch, *node, facts),
-            Command::CreateCollection { namespace, uuid, options } => {
-                self.create_collection(&mut batch, namespace, *uuid, options)?
+            Command::CreateCollection { namespace, uuid, options, drops_seen } => {
+                self.create_collection(&mut batch, namespace, *uuid, options, *drops_seen)?
             }
             Command::DropCollection { collection } => self.drop_collection(&mut batch, *collection),
             Command::ReplicaGone { collection, replica } => {
                 self.replica_gone(&mut batch, *collection, *replica)
             }
             Command::PlaceReplica { shard, node } => self.place_replica(&mut batch, *shard, *node)?,
-            Command::AddIndexes { collection, indexes } => {
-                self.add_indexes(&mut batch, *collection, indexes)?
+            Command::AddIndexes { collection, indexes, drops_seen } => {
+                self.add_indexes(&mut batch, *collection, indexes, *drops_seen)?
             }
             Command::IndexReady { collection, index } => self.index_ready(&mut batch, *collection, *index)?,
             Command::IndexFailed { collection, failure } => {
@@ -132,6 +136,11 @@ impl Catalog {
     /// Whether a shard of this id was ever created, as far as this catalog goes.
     pub fn knew_shard(&self, shard: ShardId) -> bool {
         shard < self.counters.shard
+    }
+
+    /// How many collections were dropped so far.
+    pub fn drops(&self) -> u64 {
+        self.counters.drops
     }
 
     /// The placement of a shard in use.
@@ -282,6 +291,7 @@ impl Catalog {
         namespace: &Namespace,
         uuid: [u8; 16],
         options: &bson::Document,
+        drops_seen: u64,
     ) -> Result<Reply> {
         if let Some(existing) = self.find(namespace) {
             if existing.uuid == uuid {
@@ -289,6 +299,9 @@ impl Catalog {
             }
             let message = format!("Collection {namespace} already exists.");
             return Err(Error::new(Code::NAMESPACE_EXISTS, message));
+        }
+        if drops_seen != self.counters.drops {
+            return Err(moved_on("collections were dropped"));
         }
         let mut counters = self.counters;
         let replicas = placement::for_new_shard(self).into_iter().map(|node| {
@@ -310,6 +323,7 @@ impl Catalog {
             state: CollectionState::Active,
             indexes: vec![(IndexSpec::id_index(), IndexState::Ready)],
             next_index: IndexId(1),
+            index_drops: 0,
             failures: Vec::new(),
             shard_key: vec!["_id".to_owned()],
             shard_map: ShardMap { epoch: Epoch(1), shards: vec![shard] },
@@ -325,6 +339,8 @@ impl Catalog {
         if let Some(record) = self.collections.get(&collection)
             && record.state == CollectionState::Active
         {
+            let counters = Counters { drops: self.counters.drops + 1, ..self.counters };
+            batch.put(COUNTERS_KEY, encode(&counters));
             put_collection(
                 batch,
                 &CollectionRecord { state: CollectionState::Dropping, ..record.as_ref().clone() },
@@ -372,12 +388,16 @@ impl Catalog {
         batch: &mut KvBatch,
         collection: CollectionId,
         indexes: &[NewIndex],
+        drops_seen: u64,
     ) -> Result<Reply> {
         let mut record = self.active_collection(collection)?;
         let mut added = Vec::new();
         for index in indexes {
             if exists_already(&record, index)? {
                 continue;
+            }
+            if drops_seen != record.index_drops {
+                return Err(moved_on("indexes were dropped"));
             }
             let spec = IndexSpec {
                 id: record.next_index,
@@ -438,6 +458,7 @@ impl Catalog {
                 *state = IndexState::Dropping;
             }
         }
+        record.index_drops += 1;
         record.failures.retain(|failure| !indexes.contains(&failure.index));
         put_collection(batch, &record);
         Ok(Reply::Done)
@@ -460,6 +481,11 @@ impl Catalog {
         let record = record.ok_or_else(|| Error::new(Code::NAMESPACE_NOT_FOUND, "ns not found"))?;
         Ok(record.as_ref().clone())
     }
+}
+
+/// Somebody changed what the proposer saw.
+fn moved_on(what: &str) -> Error {
+    Error::new(Code::WRITE_CONFLICT, format!("{what} since the proposer looked at the catalog"))
 }
 
 /// Whether an index with this key and these options is there already; an error when it is there with others.
@@ -530,12 +556,14 @@ mod tests {
         Namespace::new("shop", "orders").expect("valid")
     }
 
-    fn create() -> Command {
-        Command::CreateCollection { namespace: namespace(), uuid: [1; 16], options: bson::doc! {} }
+    /// Another creation than those with another number, by somebody who has seen so many drops.
+    fn create_after(drops_seen: u64, number: u8) -> Command {
+        let (namespace, options) = (namespace(), bson::doc! {});
+        Command::CreateCollection { namespace, uuid: [number; 16], options, drops_seen }
     }
 
-    fn create_again() -> Command {
-        Command::CreateCollection { namespace: namespace(), uuid: [2; 16], options: bson::doc! {} }
+    fn create() -> Command {
+        create_after(0, 1)
     }
 
     fn facts(name: &str) -> NodeFacts {
@@ -574,7 +602,7 @@ mod tests {
         for hash in [0, 1, u64::MAX / 2, u64::MAX] {
             assert_eq!(record.shard_map.owner(hash).shard, ShardId(100));
         }
-        assert_eq!(run(&mut catalog, &create_again()).expect_err("exists").code, Code::NAMESPACE_EXISTS);
+        assert_eq!(run(&mut catalog, &create_after(0, 2)).expect_err("exists").code, Code::NAMESPACE_EXISTS);
     }
 
     #[test]
@@ -583,7 +611,7 @@ mod tests {
         run(&mut catalog, &create()).expect("created");
         run(&mut catalog, &Command::DropCollection { collection: CollectionId(1) }).expect("dropped");
         assert!(catalog.find(&namespace()).is_none());
-        run(&mut catalog, &create_again()).expect("created again");
+        run(&mut catalog, &create_after(1, 2)).expect("created again");
         let second = catalog.find(&namespace()).expect("found").clone();
         assert_eq!((second.id, second.shard_map.shards[0].shard), (CollectionId(2), ShardId(101)));
         let gone = Command::ReplicaGone { collection: CollectionId(1), replica: ReplicaId(100) };
@@ -641,10 +669,29 @@ mod tests {
     }
 
     #[test]
+    fn a_repeat_that_comes_late_does_not_bring_back_what_was_dropped_meanwhile() {
+        let mut catalog = founded();
+        run(&mut catalog, &create()).expect("created");
+        let add = Command::AddIndexes {
+            collection: CollectionId(1),
+            drops_seen: 0,
+            indexes: vec![index("a_1", "a", false)],
+        };
+        run(&mut catalog, &add).expect("added");
+        let drop = Command::DropIndexes { collection: CollectionId(1), indexes: vec![IndexId(1)] };
+        run(&mut catalog, &drop).expect("dropped");
+        assert_eq!(run(&mut catalog, &add).expect_err("late").code, Code::WRITE_CONFLICT);
+        run(&mut catalog, &Command::DropCollection { collection: CollectionId(1) }).expect("dropped");
+        assert_eq!(run(&mut catalog, &create()).expect_err("late").code, Code::WRITE_CONFLICT);
+        run(&mut catalog, &create_after(1, 3)).expect("created by somebody who has seen the drop");
+    }
+
+    #[test]
     fn an_index_that_exists_is_left_alone_and_one_that_differs_is_refused() {
         let mut catalog = founded();
         run(&mut catalog, &create()).expect("created");
-        let add = |index| Command::AddIndexes { collection: CollectionId(1), indexes: vec![index] };
+        let add =
+            |index| Command::AddIndexes { collection: CollectionId(1), drops_seen: 0, indexes: vec![index] };
         let reply = run(&mut catalog, &add(index("a_1", "a", false))).expect("added");
         assert_eq!(reply, Reply::Indexes(vec![IndexId(1)]));
         assert_eq!(run(&mut catalog, &add(index("a_1", "a", false))), Ok(Reply::Indexes(vec![])));
@@ -662,7 +709,11 @@ mod tests {
         let commands = [
             Command::Found { name: "shop".into(), replication_factor: 3, node: facts("n1") },
             create(),
-            Command::AddIndexes { collection: CollectionId(1), indexes: vec![index("a_1", "a", true)] },
+            Command::AddIndexes {
+                collection: CollectionId(1),
+                drops_seen: 0,
+                indexes: vec![index("a_1", "a", true)],
+            },
             Command::IndexReady { collection: CollectionId(1), index: IndexId(1) },
             Command::JoinNode { token: "t".into(), facts: facts("n2") },
             Command::RenewNode { node: NodeId(2), facts: facts("n3") },

@@ -336,6 +336,11 @@ impl Group {
         work
     }
 
+    /// Up to which number all log writes are durable.
+    pub(crate) fn durable_number(&self) -> u64 {
+        self.durable_number
+    }
+
     /// Whether every log write is durable.
     pub(crate) fn is_idle(&self) -> bool {
         self.unlogged.is_empty()

@@ -21,6 +21,9 @@ use crate::node::Node;
 use crate::owner::peers::nanos;
 use crate::shared::Shared;
 
+/// How long whoever waits for a change of a replica that has ended waits before it looks elsewhere.
+const ENDED_PAUSE: Duration = Duration::from_millis(10);
+
 /// How long a read waits for a leader before it is refused, in milliseconds.
 const LEADER_WAIT_MS: u64 = 5_000;
 
@@ -38,6 +41,8 @@ pub(crate) enum Control {
     Change(Vec<MemberChange>, Answer<LogIndex>),
     /// Another voter shall lead.
     Transfer(ReplicaId),
+    /// Some other voter shall lead.
+    HandOver,
     /// Where nobody leads, this replica asks for votes now.
     Campaign,
     /// The node of the leader is lost or was restarted: a group that sleeps has to look for itself.
@@ -153,6 +158,12 @@ impl<M: StateMachine> ReplicaHandle<M> {
         let _ = self.control.send(Control::Transfer(replica)).await;
     }
 
+    /// Asks the leader, if this is it, to hand its role to whichever voter is furthest. Once a term.
+    pub(crate) async fn hand_over(&self) {
+        // A replica that is gone does not lead.
+        let _ = self.control.send(Control::HandOver).await;
+    }
+
     /// Has the replica ask for votes at once if nobody leads: whoever creates a group need not wait for a timeout.
     pub async fn campaign(&self) {
         // A replica that is gone does not lead.
@@ -174,8 +185,12 @@ impl<M: StateMachine> ReplicaHandle<M> {
         answered.await.unwrap_or_default()
     }
 
-    /// Waits until this replica has applied more than `applied`, knows another leader than `leader`, or has ended.
+    /// Waits until this replica has applied more than `applied`, knows another leader than `leader`, or has ended. One that
+    /// has ended before takes a moment to say so: whoever waits in a loop must not keep a core busy.
     pub async fn changed(&self, applied: LogIndex, leader: Option<ReplicaId>) {
+        if self.is_stopped() {
+            return tokio::time::sleep(ENDED_PAUSE).await;
+        }
         loop {
             let mut rung = std::pin::pin!(self.shared.readers.notified());
             rung.as_mut().enable();

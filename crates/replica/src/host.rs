@@ -3,7 +3,7 @@
 //! Made by the server (and by the simulator) once the engines are open; asked by the router for handles. Always holds: a
 //! replica that is listed is open and its owner loop runs, unless the node has a fault.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -42,6 +42,9 @@ pub(crate) struct Inner<S: StateMachine, C: StateMachine> {
     pub(crate) changing: tokio::sync::Mutex<()>,
     /// The newest generation that was given to a snapshot on its way, for each replica.
     generations: Mutex<BTreeMap<ReplicaId, Generation>>,
+    /// Replicas that were dropped while this process ran, or are being dropped. They do not come back, though a leader that
+    /// has not heard of it may send them a snapshot.
+    dropped: Mutex<BTreeSet<ReplicaId>>,
     stop_flushing: Mutex<Option<oneshot::Sender<()>>>,
 }
 
@@ -83,6 +86,7 @@ impl<S: StateMachine, C: StateMachine> HostOf<S, C> {
                 catalog: ArcSwap::default(),
                 changing: tokio::sync::Mutex::new(()),
                 generations: Mutex::default(),
+                dropped: Mutex::default(),
                 stop_flushing: Mutex::new(None),
             }),
         };
@@ -169,13 +173,19 @@ impl<S: StateMachine, C: StateMachine> HostOf<S, C> {
         }
         let mut shards = BTreeMap::clone(&self.inner.shards.load());
         let Some(running) = shards.remove(&shard) else { return Ok(()) };
+        self.inner.dropped.lock().insert(running.shared.name.replica);
         self.inner.shards.store(Arc::new(shards));
-        running.shared.stop();
+        running.shared.go();
         running.shared.wait_stopped().await;
         if let Some(fault) = self.inner.node.latch.get() {
             return Err(self.fail(fault));
         }
         open::remove(&self.inner.node, running.shared.name).await.map_err(|fault| self.fail(fault))
+    }
+
+    /// Whether the replica was dropped, or is being dropped.
+    pub(crate) fn is_dropped(&self, replica: ReplicaId) -> bool {
+        self.inner.dropped.lock().contains(&replica)
     }
 
     /// Ends the owner loop of a replica. Its data stays; requests that are under way get an error.
@@ -230,6 +240,16 @@ impl<S: StateMachine, C: StateMachine> HostOf<S, C> {
         }
         if let Some(catalog) = self.catalog().filter(|catalog| catalog.leader_node() == Some(node)) {
             catalog.peer_lost();
+        }
+    }
+
+    /// Has other nodes take over whatever replicas of this one lead, where there are others.
+    pub async fn hand_over(&self) {
+        for replica in self.shards() {
+            replica.hand_over().await;
+        }
+        if let Some(catalog) = self.catalog() {
+            catalog.hand_over().await;
         }
     }
 

@@ -72,7 +72,7 @@ impl<S: StateMachine, C: StateMachine> HostOf<S, C> {
             },
         };
         // A replica with a lower id than the one here was replaced by it.
-        if here.is_some_and(|replica| replica > to) {
+        if here.is_some_and(|replica| replica > to) || self.is_dropped(to) {
             return;
         }
         if let Some(answer) = answer_of_one_that_is_not_here(&message) {
@@ -82,6 +82,9 @@ impl<S: StateMachine, C: StateMachine> HostOf<S, C> {
 
     /// Begins to receive a snapshot.
     pub async fn begin_snapshot(&self, header: SnapshotHeader) -> Result<SnapshotReceiver, NotInstalled> {
+        if self.is_dropped(header.to) {
+            return Err(NotInstalled::Damaged);
+        }
         let current = match self.present(header.shard) {
             Some(present) if present.name.replica == header.to => {
                 check_needed(&header, present.commit)?;
@@ -104,6 +107,9 @@ impl<S: StateMachine, C: StateMachine> HostOf<S, C> {
     pub async fn install_snapshot(&self, mut receiver: SnapshotReceiver) -> Result<Message, NotInstalled> {
         let (header, name) = (receiver.header.clone(), receiver.name);
         let _changing = self.inner.changing.lock().await;
+        if self.is_dropped(header.to) {
+            return Err(NotInstalled::Damaged);
+        }
         let present = self.present(header.shard);
         let older = match present.map(|present| (present.name, present.commit)) {
             Some((here, _)) if here.replica > header.to => return Err(NotInstalled::Damaged),

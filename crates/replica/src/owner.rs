@@ -97,6 +97,9 @@ pub(crate) struct Owner<M: StateMachine> {
     ticks: u64,
     leaderless_ticks: u64,
     stopping_ticks: u64,
+    /// The number up to which log writes were durable in the last tick, and for how many ticks that has not changed although
+    /// there are others.
+    stalled: (u64, u64),
     /// The term in which this replica tried to hand its role over.
     handed_over: Option<Term>,
     #[cfg(feature = "bugs")]
@@ -176,6 +179,7 @@ impl<M: StateMachine> Owner<M> {
             ticks: 0,
             leaderless_ticks: 0,
             stopping_ticks: 0,
+            stalled: (0, 0),
             handed_over: None,
             #[cfg(feature = "bugs")]
             mischief: mischief::Mischief::default(),
@@ -256,7 +260,9 @@ impl<M: StateMachine> Owner<M> {
         }
         if self.shared.stopping.load(Ordering::SeqCst) {
             self.refuse_all(&self.node.refusal(self.shard()));
-            self.hand_over();
+            if !self.is_going() {
+                self.hand_over();
+            }
         }
         self.note_applied();
         self.note_durable();
@@ -681,9 +687,15 @@ impl<M: StateMachine> Owner<M> {
 
     fn is_finished(&self) -> bool {
         self.shared.stopping.load(Ordering::SeqCst)
-            && (self.waiting.is_empty() && !self.may_hand_over() || self.has_waited_to_stop())
+            && (self.is_going()
+                || self.waiting.is_empty() && !self.may_hand_over()
+                || self.has_waited_to_stop())
             && self.group.is_idle()
             && self.applied >= self.group.commit()
+    }
+
+    fn is_going(&self) -> bool {
+        self.shared.going.load(Ordering::SeqCst)
     }
 
     fn refuse_all(&mut self, error: &Error) {

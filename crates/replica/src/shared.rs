@@ -75,6 +75,8 @@ pub(crate) struct Shared<S> {
     pub(crate) compaction_wanted: AtomicBool,
     /// Whether the owner loop shall finish and end.
     pub(crate) stopping: AtomicBool,
+    /// Whether it ends for good: nothing that it has is wanted any more.
+    pub(crate) going: AtomicBool,
     /// Whether the owner loop has ended.
     pub(crate) stopped: AtomicBool,
     /// Wakes the owner loop.
@@ -115,6 +117,7 @@ impl<S> Shared<S> {
             unflushed: AtomicBool::new(true),
             compaction_wanted: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
+            going: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
             owner: Notify::new(),
             readers: Notify::new(),
@@ -169,6 +172,12 @@ impl<S> Shared<S> {
     pub(crate) fn stop(&self) {
         self.stopping.store(true, Ordering::SeqCst);
         self.owner.notify_one();
+    }
+
+    /// Asks the owner loop to end without waiting for anybody.
+    pub(crate) fn go(&self) {
+        self.going.store(true, Ordering::SeqCst);
+        self.stop();
     }
 
     /// Resolves when the owner loop has ended.

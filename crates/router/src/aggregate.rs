@@ -323,7 +323,7 @@ impl Router {
 
     async fn foreign(&self, cx: &OperationContext, namespace: &Namespace) -> Result<Foreign> {
         let Some(record) = self.collection(namespace).await? else { return Ok(Foreign::Absent) };
-        if !self.leads(namespace) {
+        if self.led(namespace).is_none() {
             return Ok(Foreign::Elsewhere);
         }
         let view = self.view(cx, &record).await?;

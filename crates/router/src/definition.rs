@@ -26,16 +26,15 @@ impl Router {
     /// `create`. Fails with `NamespaceExists` (48) unless the collection exists with the same options.
     pub async fn create(&self, _cx: &OperationContext, command: CreateCommand) -> Result<()> {
         if let Some(existing) = self.collection(&command.namespace).await? {
-            if existing.options == command.options {
-                return Ok(());
-            }
-            let message = format!(
-                "namespace {} already exists, but with different options: {}",
-                command.namespace, existing.options
-            );
-            return Err(Error::new(Code::NAMESPACE_EXISTS, message));
+            return is_as_wanted(&existing, &command);
         }
-        self.create_collection(&command.namespace, command.options).await.map(|_| ())
+        match self.create_collection(&command.namespace, command.options.clone()).await {
+            // Somebody else was faster, or this client was, through another node.
+            Err(error) if error.code == Code::NAMESPACE_EXISTS => {
+                is_as_wanted(self.existing_collection(&command.namespace).await?.as_ref(), &command)
+            }
+            created => created.map(drop),
+        }
     }
 
     /// The collection, created when it is absent.
@@ -54,9 +53,13 @@ impl Router {
         namespace: &Namespace,
         options: Document,
     ) -> Result<Arc<CollectionRecord>> {
+        self.check_room()?;
         let uuid = self.random_uuid();
-        let command = Command::CreateCollection { namespace: namespace.clone(), uuid, options };
-        let Reply::Collection(record) = self.change_catalog(command).await? else {
+        let created = self.change_seen_catalog(|catalog| {
+            let (namespace, options, drops_seen) = (namespace.clone(), options.clone(), catalog.drops());
+            Ok(Command::CreateCollection { namespace, uuid, options, drops_seen })
+        });
+        let Reply::Collection(record) = created.await? else {
             unreachable!("the catalog answers a creation with its collection")
         };
         // Other nodes hear of it by replication; what this node has to do is done at once.
@@ -65,12 +68,33 @@ impl Router {
         Ok(Arc::from(record))
     }
 
+    /// Changes the catalog by a command that depends on what the catalog is as of now, and looks again when that has changed
+    /// by the time the command arrives.
+    async fn change_seen_catalog(
+        &self,
+        command: impl Fn(&Catalog) -> Result<Command> + Send,
+    ) -> Result<Reply> {
+        loop {
+            let command = command(self.catalog_now().await?.as_ref())?;
+            match self.change_catalog(command).await {
+                Err(error) if error.code == Code::WRITE_CONFLICT => {}
+                other => return other,
+            }
+        }
+    }
+
     /// `drop`. Returns how many indexes it had. On return no replica that could answer is left. Fails with
     /// `NamespaceNotFound` (26).
     pub async fn drop_collection(&self, cx: &OperationContext, namespace: Namespace) -> Result<usize> {
         let catalog = self.catalog_now().await?;
-        let record = catalog.find(&namespace).cloned();
-        let record = record.ok_or_else(|| Error::new(Code::NAMESPACE_NOT_FOUND, "ns not found"))?;
+        let Some(record) = catalog.find(&namespace).cloned() else {
+            // Who hears that it is gone must find it gone, though somebody else is still dropping it.
+            let dropping = catalog.collections().filter(|record| record.namespace == namespace);
+            for record in dropping {
+                self.await_removal(cx, record).await?;
+            }
+            return Err(Error::new(Code::NAMESPACE_NOT_FOUND, "ns not found"));
+        };
         self.cursors.kill_namespace(&namespace.to_string());
         self.change_catalog(Command::DropCollection { collection: record.id }).await?;
         self.await_removal(cx, &record).await?;
@@ -168,12 +192,18 @@ impl Router {
         cx: &OperationContext,
         command: CreateIndexesCommand,
     ) -> Result<CreateIndexesReply> {
+        self.check_room()?;
         let indexes = command.indexes.iter().map(new_index).collect::<Result<Vec<_>>>()?;
         let created_collection = self.collection(&command.namespace).await?.is_none();
         self.collection_or_create(&command.namespace).await?;
         let before = self.existing_collection(&command.namespace).await?;
-        let change = Command::AddIndexes { collection: before.id, indexes };
-        let Reply::Indexes(added) = self.change_catalog(change).await? else {
+        let added = self.change_seen_catalog(|catalog| {
+            let record = catalog.collection(before.id);
+            let record = record.ok_or_else(|| Error::new(Code::NAMESPACE_NOT_FOUND, "ns not found"))?;
+            let (drops_seen, indexes) = (record.index_drops, indexes.clone());
+            Ok(Command::AddIndexes { collection: before.id, drops_seen, indexes })
+        });
+        let Reply::Indexes(added) = added.await? else {
             unreachable!("the catalog answers added indexes with their ids")
         };
         let wanted: Vec<&str> = command.indexes.iter().map(|index| index.name.as_str()).collect();
@@ -212,8 +242,16 @@ impl Router {
         let record = catalog.find(&namespace);
         let record = record
             .ok_or_else(|| Error::new(Code::NAMESPACE_NOT_FOUND, format!("ns not found {namespace}")))?;
-        let ids = select(record, &selector)?;
-        self.drop_index_ids(cx, record, ids).await?;
+        match select(record, &selector) {
+            Ok(ids) => self.drop_index_ids(cx, record, ids).await?,
+            Err(error) => {
+                // Who hears that it is gone must find it gone, though somebody else is still dropping it.
+                if record.indexes.iter().any(|(_, state)| *state == IndexState::Dropping) {
+                    self.await_index_drops(cx, record).await?;
+                }
+                return Err(error);
+            }
+        }
         Ok(live_indexes(record).count())
     }
 
@@ -228,7 +266,12 @@ impl Router {
             return Ok(());
         }
         self.change_catalog(Command::DropIndexes { collection: record.id, indexes }).await?;
-        Box::pin(self.route(cx, &record.namespace, false, Operation::Reconcile)).await.map(drop)
+        self.await_index_drops(cx, record).await
+    }
+
+    /// On return the shard uses no index any more that was dropped by now.
+    async fn await_index_drops(&self, cx: &OperationContext, record: &Arc<CollectionRecord>) -> Result<()> {
+        Box::pin(self.route(cx, &record.namespace, false, None, Operation::Reconcile)).await.map(drop)
     }
 
     /// Sixteen random bytes marked as a version 4 UUID (RFC 9562, section 5.4).
@@ -241,6 +284,18 @@ impl Router {
 /// The indexes that clients see: all but those being removed.
 pub(crate) fn live_indexes(record: &CollectionRecord) -> impl Iterator<Item = &IndexSpec> {
     record.indexes.iter().filter(|(_, state)| state.is_live()).map(|(spec, _)| spec)
+}
+
+/// Fails with `NamespaceExists` when a collection is there with other options than are asked for.
+fn is_as_wanted(existing: &CollectionRecord, command: &CreateCommand) -> Result<()> {
+    if existing.options == command.options {
+        return Ok(());
+    }
+    let message = format!(
+        "namespace {} already exists, but with different options: {}",
+        command.namespace, existing.options
+    );
+    Err(Error::new(Code::NAMESPACE_EXISTS, message))
 }
 
 fn new_index(request: &IndexRequest) -> Result<NewIndex> {

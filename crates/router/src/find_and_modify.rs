@@ -1,8 +1,10 @@
 //! `findAndModify`: one document, found, changed or removed, and returned as it was or as it is.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use base::{Code, Error, Result};
+use catalog::CollectionRecord;
 use document::filter::Filter;
 use document::projection::Projection;
 use query::evaluate::{Candidates, Outcome, ReturnDocument, StatementResult, WriteOp};
@@ -17,13 +19,14 @@ impl Router {
     pub(crate) async fn find_and_modify_here(
         &self,
         cx: &OperationContext,
+        record: Option<&Arc<CollectionRecord>>,
         command: FindAndModifyCommand,
     ) -> Result<FindAndModifyReply> {
         let variables = parse::variables(command.variables.as_ref());
         let filter = Arc::new(Filter::parse(command.filter.as_doc(), &variables)?);
         let projection = command.projection.as_ref().map(|spec| Projection::parse(spec.as_doc(), &variables));
         let projection = projection.transpose()?;
-        let (op, upsert) = self.find_and_modify_op(&command, &filter, &variables)?;
+        let op = self.find_and_modify_op(&command, &filter, &variables)?;
         let search = Search {
             filter: Arc::clone(&filter),
             sort: command.sort.clone(),
@@ -35,7 +38,8 @@ impl Router {
             namespace: &command.namespace,
             ordered: true,
             variables: &variables,
-            create: upsert,
+            record,
+            is_begun: AtomicBool::new(false),
         };
         let result = self.send_aimed(&context, &search, op).await?;
         let mut reply = reply(result)?;
@@ -72,27 +76,19 @@ impl Router {
         command: &FindAndModifyCommand,
         filter: &Arc<Filter>,
         variables: &document::Variables,
-    ) -> Result<(WriteOp, bool)> {
+    ) -> Result<WriteOp> {
         let (candidates, filter) = (Candidates::default(), Arc::clone(filter));
         Ok(match &command.action {
             FindAndModifyAction::Remove => {
                 let return_document = ReturnDocument::Before;
-                (WriteOp::Delete { candidates, filter, multi: false, return_document }, false)
+                WriteOp::Delete { candidates, filter, multi: false, return_document }
             }
             FindAndModifyAction::Update { update, upsert, return_new } => {
                 let update = Arc::new(parse::update(update, &command.array_filters, variables)?);
                 let return_document =
                     if *return_new { ReturnDocument::After } else { ReturnDocument::Before };
                 let new_id = upsert.then(|| self.new_object_id());
-                let op = WriteOp::Update {
-                    candidates,
-                    filter,
-                    update,
-                    upsert: new_id,
-                    multi: false,
-                    return_document,
-                };
-                (op, *upsert)
+                WriteOp::Update { candidates, filter, update, upsert: new_id, multi: false, return_document }
             }
         })
     }

@@ -12,21 +12,23 @@ use crate::command::{
     GetMoreCommand, InsertCommand, ReadMode, UpdateCommand, Verbosity, WriteReply,
 };
 use crate::peer::{Operation, OperationReply};
-use crate::retry::is_stale;
+use crate::retry::{is_refusal, is_stale};
 use crate::{OperationContext, Router};
 
 impl Router {
     /// `insert`. Creates the collection when it is absent. On return: fsynced on a majority.
     pub async fn insert(&self, cx: &OperationContext, command: InsertCommand) -> Result<WriteReply> {
         let cx = &self.identified(cx);
-        if self.leads(&command.namespace) {
-            let outcome = self.insert_here(cx, command.clone()).await;
+        let mut tried = None;
+        if let Some(record) = self.led(&command.namespace) {
+            let outcome = self.insert_here(cx, Some(&record), command.clone()).await;
             if !has_moved(&outcome) {
                 return outcome;
             }
+            tried = may_be_done(&outcome).then_some(record.id);
         }
         let (namespace, create) = (command.namespace.clone(), true);
-        match Box::pin(self.route(cx, &namespace, create, Operation::Insert(command))).await? {
+        match Box::pin(self.route(cx, &namespace, create, tried, Operation::Insert(command))).await? {
             OperationReply::Write(reply) => Ok(reply),
             other => Err(unexpected(&other)),
         }
@@ -35,15 +37,17 @@ impl Router {
     /// `update`. Creates the collection when it is absent and a statement may insert. On return: fsynced on a majority.
     pub async fn update(&self, cx: &OperationContext, command: UpdateCommand) -> Result<WriteReply> {
         let cx = &self.identified(cx);
-        if self.leads(&command.namespace) {
-            let outcome = self.update_here(cx, command.clone()).await;
+        let mut tried = None;
+        if let Some(record) = self.led(&command.namespace) {
+            let outcome = self.update_here(cx, Some(&record), command.clone()).await;
             if !has_moved(&outcome) {
                 return outcome;
             }
+            tried = may_be_done(&outcome).then_some(record.id);
         }
-        let (namespace, create) =
-            (command.namespace.clone(), command.statements.iter().any(|statement| statement.upsert));
-        match Box::pin(self.route(cx, &namespace, create, Operation::Update(command))).await? {
+        let create = command.statements.iter().any(|statement| statement.upsert);
+        let namespace = command.namespace.clone();
+        match Box::pin(self.route(cx, &namespace, create, tried, Operation::Update(command))).await? {
             OperationReply::Write(reply) => Ok(reply),
             other => Err(unexpected(&other)),
         }
@@ -52,14 +56,16 @@ impl Router {
     /// `delete`. On return: fsynced on a majority.
     pub async fn delete(&self, cx: &OperationContext, command: DeleteCommand) -> Result<WriteReply> {
         let cx = &self.identified(cx);
-        if self.leads(&command.namespace) {
-            let outcome = self.delete_here(cx, command.clone()).await;
+        let mut tried = None;
+        if let Some(record) = self.led(&command.namespace) {
+            let outcome = self.delete_here(cx, Some(&record), command.clone()).await;
             if !has_moved(&outcome) {
                 return outcome;
             }
+            tried = may_be_done(&outcome).then_some(record.id);
         }
         let (namespace, create) = (command.namespace.clone(), false);
-        match Box::pin(self.route(cx, &namespace, create, Operation::Delete(command))).await? {
+        match Box::pin(self.route(cx, &namespace, create, tried, Operation::Delete(command))).await? {
             OperationReply::Write(reply) => Ok(reply),
             other => Err(unexpected(&other)),
         }
@@ -72,17 +78,17 @@ impl Router {
         command: FindAndModifyCommand,
     ) -> Result<FindAndModifyReply> {
         let cx = &self.identified(cx);
-        if self.leads(&command.namespace) {
-            let outcome = self.find_and_modify_here(cx, command.clone()).await;
+        let mut tried = None;
+        if let Some(record) = self.led(&command.namespace) {
+            let outcome = self.find_and_modify_here(cx, Some(&record), command.clone()).await;
             if !has_moved(&outcome) {
                 return outcome;
             }
+            tried = may_be_done(&outcome).then_some(record.id);
         }
-        let (namespace, create) = (
-            command.namespace.clone(),
-            matches!(command.action, FindAndModifyAction::Update { upsert: true, .. }),
-        );
-        match Box::pin(self.route(cx, &namespace, create, Operation::FindAndModify(command))).await? {
+        let create = matches!(command.action, FindAndModifyAction::Update { upsert: true, .. });
+        let namespace = command.namespace.clone();
+        match Box::pin(self.route(cx, &namespace, create, tried, Operation::FindAndModify(command))).await? {
             OperationReply::FindAndModify(reply) => Ok(reply),
             other => Err(unexpected(&other)),
         }
@@ -90,7 +96,7 @@ impl Router {
 
     /// `find`. A collection that does not exist has no documents.
     pub async fn find(&self, cx: &OperationContext, command: FindCommand) -> Result<CursorReply> {
-        if cx.reads.mode == ReadMode::Primary && self.leads(&command.namespace) {
+        if cx.reads.mode == ReadMode::Primary && self.led(&command.namespace).is_some() {
             let outcome = self.find_here(cx, command.clone()).await;
             if !has_moved(&outcome) {
                 return outcome;
@@ -105,7 +111,7 @@ impl Router {
 
     /// `count`. Without a filter it costs one key, however large the collection.
     pub async fn count(&self, cx: &OperationContext, command: CountCommand) -> Result<u64> {
-        if cx.reads.mode == ReadMode::Primary && self.leads(&command.namespace) {
+        if cx.reads.mode == ReadMode::Primary && self.led(&command.namespace).is_some() {
             let outcome = self.count_here(cx, command.clone()).await;
             if !has_moved(&outcome) {
                 return outcome;
@@ -120,7 +126,7 @@ impl Router {
 
     /// `distinct`, in BSON order. Fails with 17217 when the values exceed the size of a document.
     pub async fn distinct(&self, cx: &OperationContext, command: DistinctCommand) -> Result<Vec<Bson>> {
-        if cx.reads.mode == ReadMode::Primary && self.leads(&command.namespace) {
+        if cx.reads.mode == ReadMode::Primary && self.led(&command.namespace).is_some() {
             let outcome = self.distinct_here(cx, command.clone()).await;
             if !has_moved(&outcome) {
                 return outcome;
@@ -135,7 +141,7 @@ impl Router {
 
     /// `aggregate`. A collection that does not exist has no documents.
     pub async fn aggregate(&self, cx: &OperationContext, command: AggregateCommand) -> Result<CursorReply> {
-        if cx.reads.mode == ReadMode::Primary && self.leads(&command.namespace) {
+        if cx.reads.mode == ReadMode::Primary && self.led(&command.namespace).is_some() {
             let outcome = self.aggregate_here(cx, command.clone()).await;
             if !has_moved(&outcome) {
                 return outcome;
@@ -186,7 +192,7 @@ impl Router {
         namespace: Namespace,
     ) -> Result<CollectionStats> {
         let operation = Operation::CollectionStats(namespace.clone());
-        match Box::pin(self.route(cx, &namespace, false, operation)).await? {
+        match Box::pin(self.route(cx, &namespace, false, None, operation)).await? {
             OperationReply::CollectionStats(stats) => Ok(stats),
             other => Err(unexpected(&other)),
         }
@@ -199,7 +205,7 @@ impl Router {
         operation: Operation,
     ) -> Result<OperationReply> {
         match cx.reads.mode {
-            ReadMode::Primary => self.route(cx, namespace, false, operation).await,
+            ReadMode::Primary => self.route(cx, namespace, false, None, operation).await,
             _ => self.route_read(cx, namespace, operation).await,
         }
     }
@@ -210,7 +216,7 @@ impl Router {
         namespace: Namespace,
         operation: Operation,
     ) -> Result<Document> {
-        match Box::pin(self.route(cx, &namespace, false, operation)).await? {
+        match Box::pin(self.route(cx, &namespace, false, None, operation)).await? {
             OperationReply::Document(document) => Ok(document),
             other => Err(unexpected(&other)),
         }
@@ -229,6 +235,11 @@ impl Router {
 /// Whether the shard's primary turned out to be elsewhere, or to be about to change.
 fn has_moved<T>(outcome: &Result<T>) -> bool {
     outcome.as_ref().is_err_and(is_stale)
+}
+
+/// Whether a write that failed may have been done all the same.
+fn may_be_done<T>(outcome: &Result<T>) -> bool {
+    !outcome.as_ref().is_err_and(is_refusal)
 }
 
 fn unexpected(reply: &OperationReply) -> Error {

@@ -17,6 +17,7 @@ use replica::ShardHandle;
 use storage::Direction;
 
 use crate::Router;
+use crate::reconcile::PENDING_INTERVAL;
 use crate::retry::ends_command;
 
 /// Documents that go into one backfill entry, so that client writes get their turn in between.
@@ -64,8 +65,7 @@ impl Router {
         let builder =
             Builder { shard: shard.clone(), namespace: record.namespace.clone(), spec: spec.clone() };
         let (router, collection) = (self.shared(), record.id);
-        tokio::spawn(async move {
-            let _running = running;
+        self.spawner.spawn(Box::pin(async move {
             if !router.still_building(collection, builder.spec.id).await {
                 return;
             }
@@ -75,6 +75,9 @@ impl Router {
                 Ok(()) => Command::IndexReady { collection, index },
                 Err(error) if ends_command(&error) => {
                     tracing::debug!(%error, index = %builder.spec.name, "an index build stops here");
+                    // A shard that is ending refuses at once, and would again.
+                    tokio::time::sleep(PENDING_INTERVAL).await;
+                    drop(running);
                     router.unreconciled.notify_one();
                     return;
                 }
@@ -87,7 +90,8 @@ impl Router {
             if let Err(error) = router.change_catalog(command).await {
                 tracing::debug!(%error, "the catalog does not know yet how an index build ended");
             }
-        });
+            drop(running);
+        }));
     }
 
     /// Whether the catalog wants the index built as of now; this node's copy may be behind.
@@ -105,7 +109,7 @@ impl Router {
         let keys = indexes.iter().map(|index| (collection, *index)).collect();
         let Some(running) = self.builds.begin(keys) else { return };
         let (router, shard) = (self.shared(), shard.clone());
-        tokio::spawn(async move {
+        self.spawner.spawn(Box::pin(async move {
             let _running = running;
             let purge = async {
                 for &index in &indexes {
@@ -117,7 +121,7 @@ impl Router {
                 // The next look at the catalog takes it up again.
                 tracing::debug!(%error, "dropped indexes are not purged yet");
             }
-        });
+        }));
     }
 }
 

@@ -42,6 +42,7 @@ mod read_route;
 mod reconcile;
 mod resolve;
 mod retry;
+mod room;
 mod route;
 mod search;
 mod serve;
@@ -59,9 +60,11 @@ use document::EvalContext;
 use document::Variables;
 use parking_lot::Mutex;
 use replica::Host;
+use replica::spawn::Spawner;
 
 pub use aggregate::ROUTER_STAGES;
 pub use command::OperationContext;
+pub use nodes::{FIRST_NODE, found_cluster};
 
 /// How far a cluster time may be ahead of this node's clock.
 const CLUSTER_TIME_AHEAD_SECONDS_MAX: u64 = 3_600;
@@ -80,6 +83,8 @@ pub struct RouterOptions {
     pub clock: Arc<dyn Clock>,
     /// Randomness, for UUIDs and cursor numbers.
     pub entropy: Arc<dyn Entropy>,
+    /// Where builds and whatever else goes on in the background runs.
+    pub spawner: Arc<dyn Spawner>,
 }
 
 /// Executes commands. One for each node, shared by all connections.
@@ -91,11 +96,13 @@ pub struct Router {
     describe: Arc<dyn Fn() -> bson::Document + Send + Sync>,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
+    spawner: Arc<dyn Spawner>,
     cursors: cursor::Registry,
     builds: index_build::Builds,
     reconciling: tokio::sync::Mutex<()>,
     /// Rung when this node may not be what the catalog says.
     unreconciled: tokio::sync::Notify,
+    no_room: arc_swap::ArcSwapOption<room::NoRoom>,
     boot: BootId,
     requests: AtomicU64,
     /// Where other nodes said that a shard's primary is; for shards without a replica here.
@@ -118,10 +125,12 @@ impl Router {
             clock: options.clock,
             boot: BootId(options.entropy.next_u64()),
             entropy: options.entropy,
+            spawner: options.spawner,
             cursors: cursor::Registry::default(),
             builds: index_build::Builds::default(),
             reconciling: tokio::sync::Mutex::new(()),
             unreconciled: tokio::sync::Notify::new(),
+            no_room: arc_swap::ArcSwapOption::empty(),
             requests: AtomicU64::new(0),
             primaries: Mutex::default(),
             time: Mutex::new(HybridClock::starting_above(Timestamp::default())),

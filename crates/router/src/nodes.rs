@@ -1,13 +1,37 @@
-//! Nodes that join, and what they say of themselves.
+//! The node that founds a cluster, those that join it, and what they say of themselves.
 //!
 //! Called by `server`: for other nodes that want to belong, and for this one at its start.
 
 use std::sync::Arc;
 
-use base::{Code, Error, NodeId, Result};
+use base::{Code, Error, NodeId, ReplicaId, Result};
 use catalog::{Catalog, Command, NodeFacts, Reply};
+use replica::{Host, Membership};
 
 use crate::Router;
+
+/// The node that founds a cluster.
+pub const FIRST_NODE: NodeId = NodeId(1);
+/// The catalog's first replica.
+const FIRST_REPLICA: ReplicaId = ReplicaId(1);
+
+/// Begins a cluster on [`FIRST_NODE`] with the command `found`, as far as that has not been done: a founder that was
+/// killed before its first entry goes on here. On return the cluster exists, fsynced.
+pub async fn found_cluster(host: &Host, found: impl FnOnce() -> Command + Send) -> Result<()> {
+    let catalog = match host.catalog() {
+        Some(catalog) => catalog,
+        None => {
+            let membership = Membership::sole_voter(FIRST_REPLICA, FIRST_NODE);
+            host.create_catalog(FIRST_REPLICA, &membership, storage::KvBatch::default()).await?
+        }
+    };
+    if catalog.state().nodes().next().is_none() {
+        catalog.write(found()).await?;
+        // Whoever looks at the catalog from here on sees it.
+        catalog.read().await?;
+    }
+    Ok(())
+}
 
 impl Router {
     /// Takes a node into the cluster. On return it has an id, fsynced on a majority, and the catalog is as of then. The same

@@ -81,8 +81,18 @@ pub enum Operation {
     Explain(ExplainCommand, Verbosity),
     CollectionStats(base::Namespace),
     Validate(base::Namespace),
-    /// Brings the shard in line with the catalog as of now: on return no dropped index is in use.
+    /// Brings the shard in line with the catalog as of now: on return no index that was dropped is in use.
     Reconcile,
+}
+
+impl Operation {
+    /// Whether it writes documents.
+    pub(crate) fn is_write(&self) -> bool {
+        matches!(
+            self,
+            Operation::Insert(_) | Operation::Update(_) | Operation::Delete(_) | Operation::FindAndModify(_)
+        )
+    }
 }
 
 /// An answer to a [`PeerRequest`].

@@ -4,10 +4,11 @@
 //! go backwards, whichever of its replicas answer; a read of a causal session sees whatever was acknowledged before it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base::{Code, Error, LogIndex, Namespace, NodeId, Result, ShardId};
-use catalog::ShardPlacement;
+use catalog::{CollectionRecord, ShardPlacement};
 
 use crate::catalog_access::unanswered;
 use crate::command::{ReadMode, ReadSource};
@@ -38,15 +39,15 @@ impl Router {
         let mut attempts = Attempts::new(self);
         loop {
             let record = self.collection(namespace).await?;
-            let Some(record) = record else { return self.execute(cx, operation).await };
+            let Some(record) = record else { return self.execute(cx, None, operation).await };
             let placement = sole_shard(&record);
             let mut error = unsatisfied(cx);
             for choice in self.choices(cx, placement) {
                 let read = match choice {
                     Choice::Primary => {
-                        self.attempt(cx, placement, self.next_request(), operation.clone()).await
+                        self.attempt(cx, &record, self.next_request(), operation.clone()).await
                     }
-                    Choice::Replica(node) => self.read_at(cx, placement, node, operation.clone()).await,
+                    Choice::Replica(node) => self.read_at(cx, &record, node, operation.clone()).await,
                 };
                 match read {
                     Ok(reply) => return Ok(reply),
@@ -97,10 +98,11 @@ impl Router {
     async fn read_at(
         &self,
         cx: &OperationContext,
-        placement: &ShardPlacement,
+        record: &Arc<CollectionRecord>,
         node: NodeId,
         operation: Operation,
     ) -> Result<OperationReply> {
+        let placement = sole_shard(record);
         let staleness_ms_max =
             cx.reads.staleness_max.map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
         let behind = Behind { at_least: self.at_least(cx, placement).await?, staleness_ms_max };
@@ -108,7 +110,7 @@ impl Router {
             let replica = self.host.shard(placement.shard).ok_or_else(|| no_primary(placement.shard))?;
             check_fresh(&replica, &behind, node).map_err(unanswered)?;
             let here = OperationContext { source: ReadSource::Replica(behind.at_least), ..cx.clone() };
-            let reply = self.execute(&here, operation).await?;
+            let reply = self.execute(&here, Some(record), operation).await?;
             self.note_seen(placement.shard, replica.applied_index());
             return Ok(reply);
         }

@@ -8,8 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::id::CATALOG_SHARD;
-use base::{CollectionId, IndexId, Result};
-use catalog::{Catalog, CollectionRecord, CollectionState, Command, IndexState, ShardPlacement, placement};
+use base::{Code, CollectionId, Error, IndexId, Result};
+use catalog::{
+    Catalog, CollectionRecord, CollectionState, Command, IndexSpec, IndexState, ShardPlacement, placement,
+};
 use query::evaluate::{ConfigChange, ShardCommand};
 use query::state::{IndexStatus, ShardState};
 use replica::{Membership, ShardHandle};
@@ -19,7 +21,7 @@ use crate::Router;
 /// How long nothing at all happens before everything is looked at again.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// The same while learners catch up or a replica is missing.
-const PENDING_INTERVAL: Duration = Duration::from_millis(50);
+pub(crate) const PENDING_INTERVAL: Duration = Duration::from_millis(50);
 /// How often a new group's first replica asks for votes until the others are there.
 const CAMPAIGN_INTERVAL: Duration = Duration::from_millis(20);
 const CAMPAIGNS_MAX: usize = 100;
@@ -102,6 +104,15 @@ impl Router {
         if self.host.shard(placement.shard).is_some() {
             return Ok(());
         }
+        // After a restart this node's copy may be older than what was done here: the replica may have been dropped, or have
+        // moved away, and its id is never used again.
+        let now = self.catalog_now().await?;
+        let is_placed = now.placement(placement.shard).is_some_and(|(record, now)| {
+            record.state == CollectionState::Active && now.replicas.contains(mine)
+        });
+        if !is_placed {
+            return Ok(());
+        }
         let mut state = ShardState::new(record.id, record.shard_map.epoch);
         state.hash_range =
             query::state::HashRange { first: placement.first_hash(), last: placement.last_hash() };
@@ -111,7 +122,7 @@ impl Router {
             .create_replica(placement.shard, mine.replica, &membership, state.initial_batch())
             .await?;
         if founders.clone().nth(1).is_some() && placement.replicas.first() == Some(mine) {
-            tokio::spawn(campaign(replica));
+            self.spawner.spawn(Box::pin(campaign(replica)));
         }
         Ok(())
     }
@@ -153,22 +164,37 @@ impl Router {
         Ok(true)
     }
 
+    /// On return no index of the collection is in use that the catalog has dropped by now. Fails as stale when this node's
+    /// replica does not lead.
+    pub(crate) async fn apply_index_drops(&self, collection: CollectionId) -> Result<()> {
+        let catalog = self.catalog_now().await?;
+        self.reconcile_one(collection).await?;
+        let Some(record) = catalog.collection(collection) else { return Ok(()) };
+        // Whoever leads by now says what is in use: leadership may have been lost before it came to dropping.
+        let (_, state) = self.shard_of(record)?.read().await?;
+        let used = state.indexes.iter().filter(|index| index.status != IndexStatus::Dropping);
+        match used.map(|index| index.spec.id).find(|index| is_dropped(record, *index)) {
+            Some(index) => {
+                let message = format!("index {index} of {} is not dropped yet", record.namespace);
+                Err(Error::new(Code::STALE_CONFIG, message))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// What falls to the leader of a shard: indexes that are not what the catalog says.
     async fn lead_indexes(&self, record: &Arc<CollectionRecord>, replica: &ShardHandle) -> Result<()> {
-        let mut dropped = Vec::new();
         for (spec, state) in &record.indexes {
-            match state {
-                IndexState::Building => self.build_index(record, spec, replica),
-                IndexState::Dropping => dropped.push(spec.id),
-                IndexState::Ready | IndexState::Failed => {}
+            if *state == IndexState::Building {
+                self.build_index(record, spec, replica);
             }
         }
         let kept = replica.state();
+        let dropping = record.indexes.iter().filter(|(_, state)| *state == IndexState::Dropping);
+        let mut dropped: Vec<IndexId> = dropping.map(|(spec, _)| spec.id).collect();
         // A leader whose catalog was behind may have built what was forgotten by then.
-        let is_forgotten = |index: IndexId| {
-            index < record.next_index && record.indexes.iter().all(|(spec, _)| spec.id != index)
-        };
-        dropped.extend(kept.indexes.iter().map(|index| index.spec.id).filter(|index| is_forgotten(*index)));
+        let forgotten = kept.indexes.iter().map(|index| index.spec.id);
+        dropped.extend(forgotten.filter(|index| is_forgotten(record, *index)));
         for index in kept.indexes.iter().filter(|index| index.status != IndexStatus::Dropping) {
             // No query reads the index and no write is refused by it once this is committed.
             if dropped.contains(&index.spec.id) {
@@ -180,6 +206,18 @@ impl Router {
         }
         Ok(())
     }
+}
+
+/// Whether the catalog wants an index that a shard has gone.
+fn is_dropped(record: &CollectionRecord, index: IndexId) -> bool {
+    let dropping =
+        |(spec, state): &(IndexSpec, IndexState)| spec.id == index && *state == IndexState::Dropping;
+    record.indexes.iter().any(dropping) || is_forgotten(record, index)
+}
+
+/// Whether an index was there once, as far as this record goes.
+fn is_forgotten(record: &CollectionRecord, index: IndexId) -> bool {
+    index < record.next_index && record.indexes.iter().all(|(spec, _)| spec.id != index)
 }
 
 /// Has the first replica of a new group elected as soon as enough others are there.

@@ -24,6 +24,11 @@ pub(crate) fn is_stale(error: &Error) -> bool {
     )
 }
 
+/// Whether the error says for sure that nothing of the operation was done. [`is_stale`] alone does not.
+pub(crate) fn is_refusal(error: &Error) -> bool {
+    matches!(error.code, Code::STALE_CONFIG | Code::NOT_WRITABLE_PRIMARY | Code::SHUTDOWN_IN_PROGRESS)
+}
+
 /// Whether the error is about the node or the operation as a whole, not about what one statement asks for.
 pub(crate) fn ends_command(error: &Error) -> bool {
     is_stale(error)

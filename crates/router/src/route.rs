@@ -3,10 +3,11 @@
 //! Called by `front` when this node's replica does not lead. Always holds: an operation that may write is sent with the same
 //! identity every time; what the caller gets is the answer of one node that led when it gave it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use base::{Code, Error, Namespace, NodeId, RequestId, Result, ShardId};
-use catalog::ShardPlacement;
+use base::{Code, CollectionId, Error, Namespace, NodeId, RequestId, Result, ShardId};
+use catalog::{CollectionRecord, ShardPlacement};
 use replica::ShardHandle;
 
 use crate::catalog_access::unanswered;
@@ -14,38 +15,48 @@ use crate::command::{CursorReply, GetMoreCommand};
 use crate::cursor::{Cursor, RemoteCursor};
 use crate::peer::{Operation, OperationReply, PeerFailure, PeerReply, PeerRequest, RemoteOperation};
 use crate::resolve::sole_shard;
-use crate::retry::{Attempts, RETRY_MS_MAX};
+use crate::retry::{Attempts, RETRY_MS_MAX, is_refusal};
 use crate::{OperationContext, Router};
 
 impl Router {
-    /// Whether this node's replica of the collection's shard leads, as far as it knows.
-    pub(crate) fn leads(&self, namespace: &Namespace) -> bool {
+    /// The collection, if this node's replica of its shard leads, as far as it knows.
+    pub(crate) fn led(&self, namespace: &Namespace) -> Option<Arc<CollectionRecord>> {
         let catalog = self.catalog_copy();
-        let Some(record) = catalog.find(namespace) else { return false };
-        self.host.shard(sole_shard(record).shard).is_some_and(|replica| self.is_here(&replica))
+        let record = catalog.find(namespace)?;
+        let replica = self.host.shard(sole_shard(record).shard)?;
+        self.is_here(&replica).then(|| Arc::clone(record))
     }
 
     /// Has the primary execute an operation, wherever it is. Where there is no collection and `create` does not ask for
-    /// one, this node answers.
+    /// one, this node answers. A write that may have been done in a collection before, as `tried` says,
+    /// goes to no other.
     pub(crate) async fn route(
         &self,
         cx: &OperationContext,
         namespace: &Namespace,
         create: bool,
+        mut tried: Option<CollectionId>,
         operation: Operation,
     ) -> Result<OperationReply> {
         let identity = cx.identity.unwrap_or_else(|| self.next_request());
         let mut attempts = Attempts::new(self);
         loop {
-            let record = match create {
+            let record = match create && tried.is_none() {
                 true => Some(self.collection_or_create(namespace).await?),
                 false => self.collection(namespace).await?,
             };
-            let Some(record) = record else { return self.execute(cx, operation).await };
-            let attempt = self.attempt(cx, sole_shard(&record), identity, operation.clone());
-            match attempt.await {
+            let is_another =
+                tried.is_some_and(|tried| record.as_ref().is_none_or(|record| record.id != tried));
+            if is_another && operation.is_write() {
+                return Err(dropped_meanwhile(namespace));
+            }
+            let Some(record) = record else { return self.execute(cx, None, operation).await };
+            match self.attempt(cx, &record, identity, operation.clone()).await {
                 Ok(reply) => return Ok(reply),
                 Err(error) => {
+                    if !is_refusal(&error) {
+                        tried = Some(record.id);
+                    }
                     self.note_unserved(&error).await?;
                     attempts.again(self, cx, error).await?;
                 }
@@ -65,10 +76,11 @@ impl Router {
     pub(crate) async fn attempt(
         &self,
         cx: &OperationContext,
-        placement: &ShardPlacement,
+        record: &Arc<CollectionRecord>,
         identity: RequestId,
         operation: Operation,
     ) -> Result<OperationReply> {
+        let placement = sole_shard(record);
         let here = self.host.shard(placement.shard);
         let Some(node) = self.primary_node(placement, here.as_ref()) else {
             let replica = here.ok_or_else(|| no_primary(placement.shard))?;
@@ -76,7 +88,7 @@ impl Router {
             return self.await_primary(cx, &replica).await;
         };
         if node == self.node {
-            return self.execute(cx, operation).await;
+            return self.execute(cx, Some(record), operation).await;
         }
         let request = RemoteOperation {
             shard: placement.shard,
@@ -223,6 +235,13 @@ impl Router {
         let left = cx.deadline.map(|deadline| deadline.since(now).as_millis());
         left.map_or(RETRY_MS_MAX, |left| u64::try_from(left).unwrap_or(RETRY_MS_MAX).clamp(1, RETRY_MS_MAX))
     }
+}
+
+fn dropped_meanwhile(namespace: &Namespace) -> Error {
+    let message = format!(
+        "collection {namespace} was dropped while this write was on its way: it was done before that, or not at all"
+    );
+    Error::new(Code::QUERY_PLAN_KILLED, message)
 }
 
 pub(crate) fn no_primary(shard: ShardId) -> Error {

@@ -52,7 +52,7 @@ impl Router {
         search: &Search,
         limit: usize,
     ) -> Result<Vec<Bytes>> {
-        let Some(record) = self.collection(context.namespace).await? else { return Ok(Vec::new()) };
+        let Some(record) = context.record else { return Ok(Vec::new()) };
         let (sort, hint) = order(search.sort.as_ref(), search.hint.clone())?;
         let request = ReadRequest {
             filter: Arc::clone(&search.filter),
@@ -62,7 +62,7 @@ impl Router {
             hint,
             context: self.eval_context(context.variables.clone()),
         };
-        let Some(mut executor) = self.start_read(context.cx, &record, &request).await? else {
+        let Some(mut executor) = self.start_read(context.cx, record, &request).await? else {
             return Ok(Vec::new());
         };
         let mut found = Vec::new();

@@ -3,9 +3,11 @@
 //! Called by `rpc`, one task for each request. Always holds: an operation is executed only where this node's replica leads
 //! as far as it knows; a refusal says who does.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use base::{Code, Error, LogIndex, NodeId, Result, ShardId};
+use catalog::{CollectionRecord, CollectionState};
 use replica::{ReplicaHandle, StateMachine};
 
 use crate::command::ReadSource;
@@ -36,18 +38,20 @@ impl Router {
         }
     }
 
-    /// Executes an operation on this node's replica. Fails as stale when that does not lead.
+    /// Executes an operation on this node's replica of the collection's shard; `None` where there is no such collection. A
+    /// write goes to this collection or nowhere. Fails as stale when the replica does not lead.
     pub(crate) async fn execute(
         &self,
         cx: &OperationContext,
+        record: Option<&Arc<CollectionRecord>>,
         operation: Operation,
     ) -> Result<OperationReply> {
         Ok(match operation {
-            Operation::Insert(command) => OperationReply::Write(self.insert_here(cx, command).await?),
-            Operation::Update(command) => OperationReply::Write(self.update_here(cx, command).await?),
-            Operation::Delete(command) => OperationReply::Write(self.delete_here(cx, command).await?),
+            Operation::Insert(command) => OperationReply::Write(self.insert_here(cx, record, command).await?),
+            Operation::Update(command) => OperationReply::Write(self.update_here(cx, record, command).await?),
+            Operation::Delete(command) => OperationReply::Write(self.delete_here(cx, record, command).await?),
             Operation::FindAndModify(command) => {
-                OperationReply::FindAndModify(self.find_and_modify_here(cx, command).await?)
+                OperationReply::FindAndModify(self.find_and_modify_here(cx, record, command).await?)
             }
             Operation::Find(command) => OperationReply::Cursor(self.find_here(cx, command).await?),
             Operation::GetMore(command) => OperationReply::Cursor(self.get_more_here(cx, command).await?),
@@ -65,8 +69,9 @@ impl Router {
                 OperationReply::CollectionStats(self.collection_stats_here(namespace).await?)
             }
             Operation::Reconcile => {
-                self.catalog_now().await?;
-                self.reconcile().await?;
+                if let Some(record) = record {
+                    self.apply_index_drops(record.id).await?;
+                }
                 OperationReply::Reconciled
             }
             Operation::Validate(namespace) => OperationReply::Document(self.validate_here(namespace).await?),
@@ -81,8 +86,12 @@ impl Router {
         let goes_by_cursor =
             matches!(request.operation, Operation::GetMore(_) | Operation::KillCursors { .. });
         let replica = self.host.shard(request.shard);
+        let catalog = self.catalog_copy();
+        let record = catalog.placement(request.shard).map(|(record, _)| record);
+        let record = record.filter(|record| record.state == CollectionState::Active);
         if !goes_by_cursor {
-            let replica = replica.as_ref().ok_or_else(|| not_here(request.shard))?;
+            let replica = replica.as_ref().filter(|_| record.is_some());
+            let replica = replica.ok_or_else(|| not_here(request.shard))?;
             match &request.behind {
                 None => self.check_leads(replica)?,
                 Some(behind) => check_fresh(replica, behind, self.node)?,
@@ -100,7 +109,7 @@ impl Router {
             connection: (u64::from(from.get()) << CONNECTION_BITS) | request.connection,
             ..OperationContext::default()
         };
-        match self.execute(&cx, request.operation).await {
+        match self.execute(&cx, record, request.operation).await {
             Ok(reply) => {
                 let applied = replica.map_or(LogIndex(0), |replica| replica.applied_index());
                 Ok(PeerReply::Operation { reply: Box::new(reply), applied })

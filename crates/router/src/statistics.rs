@@ -8,6 +8,7 @@ use catalog::{CollectionRecord, IndexSpec};
 use query::execute::{ValidationReport, collection_count};
 use query::state::ShardState;
 use storage::{Direction, View};
+use tokio::sync::oneshot;
 
 use crate::command::CollectionStats;
 use crate::definition::live_indexes;
@@ -73,8 +74,13 @@ impl Router {
         };
         let record = self.collection(&namespace).await?.ok_or_else(missing)?;
         let (view, state) = self.view(&OperationContext::default(), &record).await?.ok_or_else(missing)?;
-        let checked = tokio::task::spawn_blocking(move || check(&state, &view)).await;
-        let report = checked.map_err(|error| Error::new(Code::INTERNAL_ERROR, error.to_string()))?;
+        let (tell, told) = oneshot::channel();
+        self.spawner.blocking(Box::new(move || {
+            // A client that is gone does not listen.
+            let _ = tell.send(check(&state, &view));
+        }));
+        let ended = || Error::new(Code::INTERRUPTED_AT_SHUTDOWN, "the node stops before it has validated");
+        let report = told.await.map_err(|_| ended())?;
         let report = self.step(report.map_err(Into::into))?;
         Ok(validation_reply(&record, &report))
     }

@@ -5,9 +5,10 @@
 //! meanwhile so that it matches no more, it is searched again. Acknowledged means fsynced on a majority.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use base::limits::{ENTRY_BYTES_MAX, MULTI_WRITE_BATCH};
-use base::{Namespace, Result};
+use base::{Code, Error, Namespace, Result};
 use bson::Bson;
 use catalog::CollectionRecord;
 use document::filter::Filter;
@@ -20,7 +21,7 @@ use query::evaluate::{
 use crate::command::{
     DeleteCommand, DeleteStatement, Hint, InsertCommand, UpdateCommand, UpdateStatement, WriteReply,
 };
-use crate::retry::ends_command;
+use crate::retry::{ends_command, is_refusal};
 use crate::search::Search;
 use crate::{OperationContext, Router, parse, target};
 
@@ -35,8 +36,10 @@ pub(crate) struct WriteContext<'a> {
     pub(crate) namespace: &'a Namespace,
     pub(crate) ordered: bool,
     pub(crate) variables: &'a Variables,
-    /// Whether a missing collection is created; otherwise nothing matches in it.
-    pub(crate) create: bool,
+    /// The collection as it was found when the operation was brought here. `None`: there was none, and nothing matches.
+    pub(crate) record: Option<&'a Arc<CollectionRecord>>,
+    /// Whether a part of the operation was done.
+    pub(crate) is_begun: AtomicBool,
 }
 
 /// A parsed statement.
@@ -54,6 +57,7 @@ impl Router {
     pub(crate) async fn insert_here(
         &self,
         cx: &OperationContext,
+        record: Option<&Arc<CollectionRecord>>,
         command: InsertCommand,
     ) -> Result<WriteReply> {
         let variables = Variables::default();
@@ -70,7 +74,8 @@ impl Router {
             namespace: &command.namespace,
             ordered: command.ordered,
             variables: &variables,
-            create: true,
+            record,
+            is_begun: AtomicBool::new(false),
         };
         self.run(&context, prepared.map(Ok)).await
     }
@@ -79,6 +84,7 @@ impl Router {
     pub(crate) async fn update_here(
         &self,
         cx: &OperationContext,
+        record: Option<&Arc<CollectionRecord>>,
         command: UpdateCommand,
     ) -> Result<WriteReply> {
         let variables = parse::variables(command.variables.as_ref());
@@ -91,7 +97,8 @@ impl Router {
             namespace: &command.namespace,
             ordered: command.ordered,
             variables: &variables,
-            create: command.statements.iter().any(|statement| statement.upsert),
+            record,
+            is_begun: AtomicBool::new(false),
         };
         self.run(&context, prepared).await
     }
@@ -100,6 +107,7 @@ impl Router {
     pub(crate) async fn delete_here(
         &self,
         cx: &OperationContext,
+        record: Option<&Arc<CollectionRecord>>,
         command: DeleteCommand,
     ) -> Result<WriteReply> {
         let variables = parse::variables(command.variables.as_ref());
@@ -112,7 +120,8 @@ impl Router {
             namespace: &command.namespace,
             ordered: command.ordered,
             variables: &variables,
-            create: false,
+            record,
+            is_begun: AtomicBool::new(false),
         };
         self.run(&context, prepared).await
     }
@@ -294,17 +303,9 @@ impl Router {
         context: &WriteContext<'_>,
         statements: &Arc<[Statement]>,
     ) -> Result<Vec<StatementResult>> {
-        match self.target_collection(context).await? {
-            Some(record) => self.send_to(context, &record, Arc::clone(statements)).await,
+        match context.record {
+            Some(record) => self.send_to(context, record, Arc::clone(statements)).await,
             None => Ok(nothing_matched(statements)),
-        }
-    }
-
-    async fn target_collection(&self, context: &WriteContext<'_>) -> Result<Option<Arc<CollectionRecord>>> {
-        if context.create {
-            self.collection_or_create(context.namespace).await.map(Some)
-        } else {
-            self.collection(context.namespace).await
         }
     }
 
@@ -322,9 +323,24 @@ impl Router {
             ordered: context.ordered,
             variables: context.variables.clone(),
         };
-        match self.shard_of(record)?.write(ShardCommand::Write(request)).await? {
-            ShardReply::Write(results) => Ok(results),
-            other => unreachable!("a shard answers a write with {other:?}"),
+        let written = match self.shard_of(record) {
+            Ok(shard) => match self.check_room_of(&shard) {
+                Ok(()) => shard.write(ShardCommand::Write(request)).await,
+                Err(error) => Err(error),
+            },
+            Err(error) => Err(error),
+        };
+        match written {
+            Ok(ShardReply::Write(results)) => {
+                context.is_begun.store(true, Ordering::Relaxed);
+                Ok(results)
+            }
+            Ok(other) => unreachable!("a shard answers a write with {other:?}"),
+            // The rest was refused; it cannot be said of the operation that nothing was done.
+            Err(error) if is_refusal(&error) && context.is_begun.load(Ordering::Relaxed) => {
+                Err(Error::new(Code::INTERRUPTED_DUE_TO_REPL_STATE_CHANGE, error.message))
+            }
+            Err(error) => Err(error),
         }
     }
 

@@ -4,18 +4,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use base::{Clock, Code, Entropy, MonoTime, Namespace, NodeId, ReplicaId, SessionId};
+use base::{Clock, Code, Entropy, MonoTime, Namespace, NodeId, SessionId};
 use bson::{Bson, Document, doc};
 use catalog::command::NewIndex;
 use catalog::{Command, KeyDirection, NodeFacts};
 use document::DocBuf;
-use replica::{CompactionPolicy, Host, HostOptions, Membership, NoPeers, ThreadSpawner};
+use replica::{CompactionPolicy, Host, HostOptions, NoPeers, ThreadSpawner};
 use router::command::{
     AggregateCommand, CountCommand, CreateIndexesCommand, CursorReply, DeleteCommand, DeleteStatement,
     ExplainCommand, FindAndModifyAction, FindAndModifyCommand, FindCommand, GetMoreCommand, IndexRequest,
     IndexSelector, InsertCommand, UpdateCommand, UpdateSpec, UpdateStatement, Verbosity,
 };
-use router::{OperationContext, Router, RouterOptions, peer};
+use router::{OperationContext, Router, RouterOptions, found_cluster, peer};
 use storage::memory::{MemoryDisk, MemoryLogWriter};
 
 /// Time that advances with every reading, and numbers that count up: runs are repeatable.
@@ -68,6 +68,7 @@ impl Node {
         let (clock, entropy) = (Arc::new(Counting::default()), Arc::new(Counting::default()));
         let log = Arc::new(log);
         let spawner = ThreadSpawner::new(tokio::runtime::Handle::current(), 1).expect("a thread starts");
+        let spawner = Arc::new(spawner);
         let options = HostOptions {
             node: NodeId(1),
             store: Arc::new(store),
@@ -75,18 +76,13 @@ impl Node {
             log_writer: Arc::new(MemoryLogWriter::new(log)),
             clock: clock.clone(),
             entropy: entropy.clone(),
-            spawner: Arc::new(spawner),
+            spawner: spawner.clone(),
             transport: Arc::new(NoPeers),
             trace: None,
             compaction: CompactionPolicy::default(),
         };
         let host = Host::start(options).await.expect("the host starts");
-        if host.catalog().is_none() {
-            let membership = Membership::sole_voter(ReplicaId(1), NodeId(1));
-            let created = host.create_catalog(ReplicaId(1), &membership, Default::default()).await;
-            let founded = created.expect("the catalog starts").write(found()).await;
-            founded.expect("the cluster is founded");
-        }
+        found_cluster(&host, found).await.expect("the cluster is founded");
         let options = RouterOptions {
             node: NodeId(1),
             host: Arc::new(host.clone()),
@@ -94,6 +90,7 @@ impl Node {
             describe: Arc::new(Document::new),
             clock,
             entropy,
+            spawner,
         };
         let router = Router::new(options);
         let reconciling = tokio::spawn(router.clone().keep_reconciled());
@@ -406,7 +403,10 @@ async fn an_index_build_that_a_crash_interrupted_is_finished_after_the_restart()
     let collection = catalog.state().find(&things()).expect("exists").id;
     let index =
         NewIndex { name: "v_1".into(), key: vec![("v".into(), KeyDirection::Ascending)], unique: false };
-    catalog.write(Command::AddIndexes { collection, indexes: vec![index] }).await.expect("commits");
+    catalog
+        .write(Command::AddIndexes { collection, drops_seen: 0, indexes: vec![index] })
+        .await
+        .expect("commits");
     let node = node.crash_and_reopen().await;
     let reply = node.create_index("v", false).await.expect("waits for the build that goes on");
     assert_eq!(reply.num_indexes_after, 2);

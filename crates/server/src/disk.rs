@@ -1,13 +1,14 @@
-//! Watches the free space of the disk: below the reserve, clients' writes are refused; they come back with room.
+//! Watches the free space of the disk: below the reserve, other nodes take over and clients' writes are refused here; they come
+//! back with room.
 //!
 //! An engine that meets a full disk poisons itself, so that writes stop before it does.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use router::Router;
 use storage::DataDirectory;
 use tracing::{info, warn};
-use wire::State;
 
 /// How often the free space is looked at while there is plenty.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -18,6 +19,9 @@ const PLENTY_RESERVES: u64 = 4;
 const PLENTY_BYTES: u64 = 2 << 30;
 /// Writes come back when this many sixteenths of the reserve are free on top of it, so that they do not flicker.
 const HYSTERESIS_SIXTEENTHS: u64 = 1;
+
+/// How often a node without room hands over what it has come to lead: seldom, since others may have none either.
+const TELL_AGAIN_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What the last look decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,15 +34,18 @@ enum Space {
 pub(crate) async fn watch(
     directory: Arc<DataDirectory>,
     reserve_bytes: u64,
-    state: Arc<State>,
+    router: Arc<Router>,
 ) -> storage::Fault {
     let mut space = Space::Enough;
+    let mut told = tokio::time::Instant::now();
     loop {
         match directory.free_bytes() {
             Ok(free_bytes) => {
                 let next = judge(space, free_bytes, reserve_bytes);
-                if next != space {
-                    tell(&state, next, free_bytes, reserve_bytes, &directory);
+                let again = next == Space::Low && told.elapsed() >= TELL_AGAIN_INTERVAL;
+                if next != space || again {
+                    tell(&router, next, free_bytes, reserve_bytes, &directory).await;
+                    told = tokio::time::Instant::now();
                 }
                 space = next;
                 tokio::time::sleep(interval(free_bytes, reserve_bytes)).await;
@@ -61,7 +68,7 @@ fn judge(space: Space, free_bytes: u64, reserve_bytes: u64) -> Space {
     if free_bytes < wanted { Space::Low } else { Space::Enough }
 }
 
-fn tell(state: &State, space: Space, free_bytes: u64, reserve_bytes: u64, directory: &DataDirectory) {
+async fn tell(router: &Router, space: Space, free_bytes: u64, reserve_bytes: u64, directory: &DataDirectory) {
     const MIB: u64 = 1024 * 1024;
     match space {
         Space::Low => {
@@ -73,11 +80,11 @@ fn tell(state: &State, space: Space, free_bytes: u64, reserve_bytes: u64, direct
                 reserve_bytes / MIB
             );
             warn!(free_bytes, reserve_bytes, "{reason}");
-            state.refuse_writes(Some(reason));
+            router.set_room(Some(reason)).await;
         }
         Space::Enough => {
             info!(free_bytes, reserve_bytes, "there is room on the disk again: writes are taken");
-            state.refuse_writes(None);
+            router.set_room(None).await;
         }
     }
 }

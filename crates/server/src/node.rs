@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::id::CATALOG_SHARD;
-use base::{BootId, Clock, Entropy, NodeId, ReplicaId};
+use base::{BootId, Clock, Entropy, NodeId};
 use catalog::{Command, NodeFacts};
-use replica::{CompactionPolicy, Host, HostOptions, Membership, ThreadSpawner};
-use router::{Router, RouterOptions};
+use replica::spawn::Spawner;
+use replica::{CompactionPolicy, Host, HostOptions, ThreadSpawner};
+use router::{FIRST_NODE, Router, RouterOptions, found_cluster};
 use rpc::{Network, NetworkOptions};
 use storage::{DataDirectory, Identity};
 use tokio::net::TcpListener;
@@ -25,11 +26,9 @@ use crate::facts::{ProcessFacts, process_status};
 use crate::logging::RecentLog;
 use crate::options::Settings;
 use crate::peers::{PeerService, addresses};
-use crate::place::{FIRST_NODE, Newcomer, Place};
+use crate::place::{Newcomer, Place};
 use crate::{Failure, OsEntropy, SystemClock, disk};
 
-/// The catalog's first replica.
-const CATALOG_REPLICA: ReplicaId = ReplicaId(1);
 /// Threads that apply committed writes to the store.
 const APPLY_THREADS: usize = 2;
 /// How often idle cursors are looked for.
@@ -86,7 +85,8 @@ impl Server {
         let engines = Engines::open(&ground.directory, &ground.settings)?;
         let network = ground.network(&place.identity);
         network.set_addresses(place.peers.clone());
-        let host = ground.start_host(&engines, &place, &network).await?;
+        let spawner = spawner()?;
+        let host = ground.start_host(&engines, &place, &network, spawner.clone()).await?;
         ground.service.set_host(host.clone());
         ground.identify(&place.identity);
         ground.await_catalog(&host, &place).await?;
@@ -97,6 +97,7 @@ impl Server {
             describe: ground.describe(),
             clock: ground.clock.clone(),
             entropy: ground.entropy.clone(),
+            spawner,
         });
         ground.check_belonging(&router, &place)?;
         ground.service.set_router(router.clone());
@@ -213,9 +214,13 @@ impl Ground {
         self.identified.send_replace(Some(self.peer_identity(identity)));
     }
 
-    async fn start_host(&self, engines: &Engines, place: &Place, network: &Network) -> Result<Host, Failure> {
-        let spawner = ThreadSpawner::new(tokio::runtime::Handle::current(), APPLY_THREADS)
-            .map_err(|error| Failure::Start(format!("cannot start threads: {error}")))?;
+    async fn start_host(
+        &self,
+        engines: &Engines,
+        place: &Place,
+        network: &Network,
+        spawner: Arc<dyn Spawner>,
+    ) -> Result<Host, Failure> {
         let options = HostOptions {
             node: place.identity.node_id,
             store: engines.store.clone(),
@@ -223,7 +228,7 @@ impl Ground {
             log_writer: engines.writer.clone(),
             clock: self.clock.clone(),
             entropy: self.entropy.clone(),
-            spawner: Arc::new(spawner),
+            spawner,
             transport: Arc::new(network.clone()),
             trace: None,
             compaction: CompactionPolicy::default(),
@@ -234,35 +239,25 @@ impl Ground {
     /// Returns once this node has a replica of the catalog: of its own making, where the cluster begins with it, else as
     /// the cluster sends it.
     async fn await_catalog(&self, host: &Host, place: &Place) -> Result<(), Failure> {
-        // A founder that was killed before its first entry goes on here, at its next start.
-        let is_first = place.identity.node_id == FIRST_NODE && place.peers.is_empty();
-        if host.catalog().is_none() && is_first {
-            info!(shard = %CATALOG_SHARD, "founding a cluster");
-            let membership = Membership::sole_voter(CATALOG_REPLICA, FIRST_NODE);
-            let created =
-                host.create_catalog(CATALOG_REPLICA, &membership, storage::KvBatch::default()).await;
-            created.map_err(start_failure)?;
+        if place.identity.node_id == FIRST_NODE && place.peers.is_empty() {
+            found_cluster(host, || self.founding()).await.map_err(start_failure)?;
         }
         if host.catalog().is_none() {
             info!("waiting for the catalog of the cluster");
         }
-        let catalog = loop {
-            if let Some(catalog) = host.catalog() {
-                break catalog;
-            }
+        while host.catalog().is_none() {
             tokio::time::sleep(CATALOG_LOOK_INTERVAL).await;
-        };
-        if is_first && catalog.state().nodes().next().is_none() {
-            let found = Command::Found {
-                name: self.settings.cluster_name.clone().unwrap_or_else(|| "psdb".to_owned()),
-                replication_factor: self.settings.replication_factor,
-                node: self.facts(),
-            };
-            catalog.write(found).await.map_err(start_failure)?;
-            // Whoever looks at the catalog from here on sees it.
-            catalog.read().await.map_err(start_failure)?;
         }
         Ok(())
+    }
+
+    fn founding(&self) -> Command {
+        info!(shard = %CATALOG_SHARD, "founding a cluster");
+        Command::Found {
+            name: self.settings.cluster_name.clone().unwrap_or_else(|| "psdb".to_owned()),
+            replication_factor: self.settings.replication_factor,
+            node: self.facts(),
+        }
     }
 
     /// Refuses a data directory that belongs to another cluster, or to another node of the configuration.
@@ -316,13 +311,18 @@ impl Ground {
         };
         let wire_settings =
             wire::Settings { test_commands: self.settings.test_commands, ..Default::default() };
-        let state =
-            Arc::new(wire::State::new(router, Arc::new(facts), self.clock, self.entropy, wire_settings));
+        let state = Arc::new(wire::State::new(
+            router.clone(),
+            Arc::new(facts),
+            self.clock,
+            self.entropy,
+            wire_settings,
+        ));
         let reserve = self.settings.disk_reserve_bytes;
         let server = Server {
             address: self.address,
             peer_address: self.peer_address,
-            watching: tokio::spawn(disk::watch(self.directory, reserve, state.clone())),
+            watching: tokio::spawn(disk::watch(self.directory, reserve, router.clone())),
             serving: tokio::spawn(wire::serve(state.clone(), self.clients)),
             state,
             host,
@@ -337,6 +337,11 @@ impl Ground {
         info!("listening on {}; other nodes on {}", self.address, self.peer_address);
         Ok(server)
     }
+}
+
+fn spawner() -> Result<Arc<dyn Spawner>, Failure> {
+    let spawner = ThreadSpawner::new(tokio::runtime::Handle::current(), APPLY_THREADS);
+    Ok(Arc::new(spawner.map_err(|error| Failure::Start(format!("cannot start threads: {error}")))?))
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {

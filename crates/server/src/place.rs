@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use base::{Entropy, NodeId};
+use router::FIRST_NODE;
 use router::peer::PeerFailure;
 use rpc::{JoinReply, JoinRequest};
 use storage::Identity;
@@ -16,8 +17,6 @@ use crate::Failure;
 use crate::options::Settings;
 use crate::peers::{ROUTER_ROLE, STORAGE_ROLE};
 
-/// The node that founds a cluster.
-pub(crate) const FIRST_NODE: NodeId = NodeId(1);
 /// How long one attempt at another node may take.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 const GREETING_TIMEOUT: Duration = Duration::from_secs(1);

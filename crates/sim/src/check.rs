@@ -14,7 +14,7 @@ use replica::entry;
 use storage::{Direction, KvBatch, View};
 
 use crate::groups::initial_batch;
-use crate::history::{History, Holding};
+use crate::history::{History, Holding, NEVER};
 use crate::register::is_linearizable;
 use crate::request::list_items;
 
@@ -91,9 +91,20 @@ pub(crate) fn check_documents(history: &mut History, view: &dyn View) {
             }
         } else if name.starts_with("list") {
             check_list(history, name, &list_items(document), &mut found);
+        } else if name.starts_with("many") {
+            check_swept(history, name, document.get_i64("n").unwrap_or(-1), &mut found);
         }
     }
     history.violations.append(&mut found);
+}
+
+/// Updates that were answered changed each of their documents once, those that were not at most once.
+fn check_swept(history: &History, name: &str, stored: i64, found: &mut Vec<String>) {
+    let answered = history.sweeps.iter().filter(|(_, answered)| *answered != NEVER).count() as i64;
+    let asked = history.sweeps.len() as i64;
+    if !(answered..=asked).contains(&stored) {
+        found.push(format!("{name} is {stored} after {answered} to {asked} updates"));
+    }
 }
 
 /// Every answered element once, and every read a prefix that has whatever was answered before it began.

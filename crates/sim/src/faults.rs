@@ -43,7 +43,7 @@ pub(crate) async fn inject(world: Arc<World>) {
         4 => end_and_start_several(&world).await,
         5..=6 => pause(&world, target(&world)).await,
         7 => stall(&world, target(&world)).await,
-        8..=11 => partition(&world).await,
+        8..=11 => partition(&world, target(&world)).await,
         12 => storm(&world).await,
         13 => jump(&world, target(&world)),
         14..=15 => aimed::ambush(&world).await,
@@ -73,7 +73,7 @@ pub(crate) fn usual_weather(world: &World) -> Weather {
 
 /// A node for a fault: often the one that leads.
 fn target(world: &World) -> NodeId {
-    let nodes: Vec<NodeId> = world.nodes.keys().copied().collect();
+    let nodes = world.members();
     let leader = groups::leader_node(world, SHARD).filter(|_| world.chance(50));
     leader.unwrap_or_else(|| world.pick(&nodes))
 }
@@ -88,15 +88,15 @@ pub(crate) fn span_ms(world: &World) -> u64 {
     world.choose(max_ms) + 1
 }
 
-async fn end_and_start(world: &Arc<World>, node: NodeId) {
+pub(crate) async fn end_and_start(world: &Arc<World>, node: NodeId) {
     let ending = world.pick(&ENDINGS);
     let down_ms = span_ms(world);
     end_for(world, node, ending, down_ms).await;
 }
 
-async fn end_and_start_several(world: &Arc<World>) {
+pub(crate) async fn end_and_start_several(world: &Arc<World>) {
     let ending = world.pick(&ENDINGS);
-    let nodes: Vec<NodeId> = world.nodes.keys().copied().filter(|_| world.chance(70)).collect();
+    let nodes: Vec<NodeId> = world.members().into_iter().filter(|_| world.chance(70)).collect();
     let downs: Vec<_> = nodes.into_iter().map(|node| (node, span_ms(world))).collect();
     let ending_all = downs.into_iter().map(|(node, down_ms)| end_for(world, node, ending, down_ms));
     futures::future::join_all(ending_all).await;
@@ -160,7 +160,7 @@ async fn await_fault(process: &Process) {
     let _ = tokio::time::timeout(Duration::from_secs(2), process.host.faulted()).await;
 }
 
-async fn pause(world: &Arc<World>, node: NodeId) {
+pub(crate) async fn pause(world: &Arc<World>, node: NodeId) {
     let Ok(_busy) = world.node(node).busy.try_lock() else { return };
     let Some(process) = world.node(node).process() else { return };
     let pause_ms = span_ms(world);
@@ -171,7 +171,7 @@ async fn pause(world: &Arc<World>, node: NodeId) {
     process.resume();
 }
 
-async fn stall(world: &World, node: NodeId) {
+pub(crate) async fn stall(world: &World, node: NodeId) {
     let stall_ms = span_ms(world);
     world.schedule(&format!("{node}: an fsync hangs for {stall_ms} ms"));
     if let Some(process) = world.node(node).process() {
@@ -179,12 +179,12 @@ async fn stall(world: &World, node: NodeId) {
     }
 }
 
-fn jump(world: &World, node: NodeId) {
+pub(crate) fn jump(world: &World, node: NodeId) {
     let jump_ms = world.node(node).clock.jump(world);
     world.schedule(&format!("{node}: the wall clock jumps by {jump_ms} ms"));
 }
 
-async fn storm(world: &World) {
+pub(crate) async fn storm(world: &World) {
     let weather = Weather {
         delay_ms: world.pick(&[5, 40]),
         slow_percent: 20,
@@ -209,7 +209,7 @@ pub(crate) async fn cut_for(world: &World, directions: BTreeSet<(NodeId, NodeId)
 }
 
 pub(crate) fn others(world: &World, node: NodeId) -> Vec<NodeId> {
-    world.nodes.keys().copied().filter(|other| *other != node).collect()
+    world.members().into_iter().filter(|other| *other != node).collect()
 }
 
 /// All directions between a node and the rest.
@@ -217,9 +217,11 @@ pub(crate) fn isolation(world: &World, node: NodeId) -> BTreeSet<(NodeId, NodeId
     others(world, node).into_iter().flat_map(|other| [(node, other), (other, node)]).collect()
 }
 
-async fn partition(world: &World) {
-    let node = target(world);
+pub(crate) async fn partition(world: &World, node: NodeId) {
     let others = others(world, node);
+    if others.is_empty() {
+        return;
+    }
     let other = world.pick(&others);
     let directions = match world.choose(6) {
         0 | 1 => isolation(world, node),

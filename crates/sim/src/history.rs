@@ -5,8 +5,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use base::ReplicaId;
-
 /// A moment that has not come.
 pub(crate) const NEVER: u64 = u64::MAX;
 
@@ -18,14 +16,16 @@ pub(crate) struct History {
     pub(crate) registers: BTreeMap<String, Vec<RegisterOp>>,
     /// When each increment of a counter was asked for and answered.
     pub(crate) increments: BTreeMap<String, Vec<(u64, u64)>>,
+    /// When each update of all documents that are counted together was asked for and answered.
+    pub(crate) sweeps: Vec<(u64, u64)>,
     /// Reads of counters.
     pub(crate) counter_reads: Vec<(String, Read<i64>)>,
     /// Elements appended to each list, by the moment in which their append was answered.
     pub(crate) appends: BTreeMap<String, BTreeMap<i64, u64>>,
     /// Reads of lists.
     pub(crate) list_reads: Vec<(String, Read<Vec<i64>>)>,
-    /// The lists as each replica last showed them to somebody who allowed it to be behind, by the process.
-    pub(crate) behind: BTreeMap<(ReplicaId, u64, String), Vec<i64>>,
+    /// The lists as they were last shown to somebody who allowed them to be behind, by who showed them and by the process.
+    pub(crate) behind: BTreeMap<(String, u64, String), Vec<i64>>,
     /// Documents that exist, with the seat each one holds.
     pub(crate) documents: BTreeMap<String, i64>,
     /// Documents whose insert was refused, although an earlier sending of it may still have happened later.

@@ -51,6 +51,11 @@ impl Ledger {
         self.replicas.entry(replica).or_insert(ledger);
     }
 
+    /// From now on the replicas that these keyspaces belong to are watched.
+    pub(crate) fn register_all(&mut self, keyspaces: &[KeyspaceName]) {
+        keyspaces.iter().for_each(|name| self.register(name.replica, name.shard));
+    }
+
     /// The group that a watched replica belongs to.
     pub(crate) fn shard_of(&self, replica: ReplicaId) -> Option<ShardId> {
         self.replicas.get(&replica).map(|ledger| ledger.shard)

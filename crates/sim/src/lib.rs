@@ -1,6 +1,6 @@
 //! A cluster under a simulated clock, network, disk and scheduler: one thread, one seed.
 //!
-//! The same `replica`, `query` and `catalog` code that runs in production runs here on several nodes, over the engines in
+//! The same `replica`, `query`, `catalog` and `router` code that runs in production runs here on several nodes, over the engines in
 //! memory and a network that loses, delays, doubles and reorders. Clients write and read while processes crash, stand
 //! still and restart, disks fail and are lost, clocks drift and jump, the network falls apart and memberships change;
 //! checkers then compare what clients were told with what all replicas hold. Always holds: a seed and a commit replay a
@@ -10,6 +10,7 @@ mod aimed;
 mod check;
 mod checks_at_end;
 mod client;
+mod cluster;
 mod faults;
 mod groups;
 mod history;
@@ -24,4 +25,4 @@ mod rpc;
 mod run;
 mod world;
 
-pub use run::{Options, Report, run};
+pub use run::{Kind, Options, Report, run};

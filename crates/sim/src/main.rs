@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 
 use clap::Parser;
-use sim::{Options, Report};
+use sim::{Kind, Options, Report};
 
 /// Runs a cluster of PSDB's replicas under simulated time, network and disks.
 #[derive(Parser)]
@@ -21,6 +21,10 @@ struct Arguments {
     /// Runs the seeds from A to before B.
     #[arg(long, value_name = "A..B", value_parser = parse_range)]
     seeds: Option<Range<u64>>,
+    /// Runs only seeds as if they were about this: groups of replicas, or a whole cluster. Otherwise every fifth is about a
+    /// cluster.
+    #[arg(long, value_enum)]
+    kind: Option<KindArgument>,
     /// Threads to run seeds on; as many as there are cores when it is not given.
     #[arg(long)]
     threads: Option<usize>,
@@ -37,6 +41,12 @@ struct Arguments {
     #[cfg(feature = "bugs")]
     #[arg(long)]
     bug: Option<String>,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum KindArgument {
+    Groups,
+    Cluster,
 }
 
 /// Seeds between two lines about how far a run is.
@@ -158,6 +168,10 @@ fn threads(arguments: &Arguments) -> usize {
 fn template(arguments: &Arguments) -> std::io::Result<Options> {
     let usual = Options::new(0);
     Ok(Options {
+        kind: arguments.kind.map(|kind| match kind {
+            KindArgument::Groups => Kind::Groups,
+            KindArgument::Cluster => Kind::Cluster,
+        }),
         faults: arguments.faults.unwrap_or(usual.faults),
         trace_lines: arguments.trace_lines.unwrap_or(usual.trace_lines),
         #[cfg(feature = "bugs")]

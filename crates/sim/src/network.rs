@@ -93,6 +93,12 @@ impl Network {
         self.gone.lock().insert(replica);
     }
 
+    /// Whether what is sent now arrives twice.
+    pub(crate) fn doubles(&self, world: &World) -> bool {
+        let double_percent = self.weather.lock().double_percent;
+        world.chance(double_percent)
+    }
+
     fn is_gone(&self, replica: ReplicaId) -> bool {
         self.gone.lock().contains(&replica)
     }
@@ -111,11 +117,11 @@ impl Network {
 impl World {
     /// Sends messages of one replica to another.
     pub(crate) fn carry(self: &Arc<Self>, from: NodeId, to: NodeId, shard: ShardId, messages: Vec<Message>) {
-        let Weather { loss_percent, double_percent, .. } = *self.network.weather.lock();
+        let loss_percent = self.network.weather.lock().loss_percent;
         if self.network.is_cut(from, to) || self.chance(loss_percent) {
             return;
         }
-        if self.chance(double_percent) {
+        if self.network.doubles(self) {
             self.carry_once(from, to, shard, messages.clone());
         }
         self.carry_once(from, to, shard, messages);
@@ -145,7 +151,7 @@ impl World {
     }
 
     /// Lets one piece travel. Returns whether it arrives.
-    async fn hop(&self, from: NodeId, to: NodeId) -> bool {
+    pub(crate) async fn hop(&self, from: NodeId, to: NodeId) -> bool {
         tokio::time::sleep(self.network.delay(self)).await;
         let loss_percent = self.network.weather.lock().loss_percent;
         !self.network.is_cut(from, to) && !self.chance(loss_percent)

@@ -12,7 +12,9 @@ use parking_lot::Mutex;
 use storage::memory::MemoryDisk;
 use tokio::time::Instant;
 
+use crate::cluster;
 use crate::process::Process;
+use crate::run::Kind;
 use crate::world::World;
 
 /// Wall-clock time at the start of every run, in milliseconds.
@@ -78,8 +80,13 @@ impl Node {
         *self.process.lock() = Some(process.clone());
         process.watch();
         process.watch_peers();
-        if world.founders.contains(&self.id) && !self.is_founded.load(Ordering::SeqCst) {
-            process.found();
+        match world.options.kind() {
+            Kind::Cluster => cluster::begin(world, &process, self.id),
+            Kind::Groups => {
+                if world.founders.contains(&self.id) && !self.is_founded.load(Ordering::SeqCst) {
+                    process.found();
+                }
+            }
         }
         Ok(process)
     }

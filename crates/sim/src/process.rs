@@ -7,8 +7,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -20,12 +20,14 @@ use replica::snapshot::SnapshotOffer;
 use replica::spawn::{Spawner, Work};
 use replica::trace::{Event, TraceSink};
 use replica::{CompactionPolicy, Host, HostOptions, Transport};
+use router::Router;
 use storage::memory::{MemoryRaftLog, MemoryStore};
-use storage::{Fault, LogBatch, LogWriter, WriteDone};
+use storage::{Fault, LogBatch, LogWriter, Store, WriteDone};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use crate::groups;
+use crate::run::Kind;
 use crate::world::World;
 
 /// Tasks that a process keeps track of before it forgets those that have ended.
@@ -39,6 +41,8 @@ pub(crate) struct Process {
     pub(crate) host: Host,
     /// Tells it from all other processes of the run.
     pub(crate) boot: u64,
+    /// What clients ask in a whole cluster, once the process has a copy of the catalog.
+    router: OnceLock<Arc<Router>>,
     machinery: Arc<Machinery>,
 }
 
@@ -131,7 +135,9 @@ impl Process {
             bug: world.options.bug,
         });
         match started.await {
-            Ok(host) => Ok(Process { host, boot: world.history.lock().now(), machinery }),
+            Ok(host) => {
+                Ok(Process { host, boot: world.history.lock().now(), router: OnceLock::new(), machinery })
+            }
             Err(fault) => {
                 machinery.end();
                 Err(fault)
@@ -191,6 +197,21 @@ impl Process {
     /// Runs a task as part of the process.
     pub(crate) fn spawn(&self, task: BoxFuture<'static, ()>) {
         self.machinery.spawn(task);
+    }
+
+    /// Where the process runs its work.
+    pub(crate) fn spawner(&self) -> Arc<dyn Spawner> {
+        self.machinery.clone()
+    }
+
+    /// The process takes clients from now on.
+    pub(crate) fn serve(&self, router: Arc<Router>) {
+        assert!(self.router.set(router).is_ok(), "a process has one router");
+    }
+
+    /// What clients ask, if the process takes any.
+    pub(crate) fn router(&self) -> Option<Arc<Router>> {
+        self.router.get().cloned()
     }
 
     /// Makes the next fsync of the Raft log hang.
@@ -261,6 +282,9 @@ impl Machinery {
     }
 
     async fn write_group(&self, batches: Vec<LogBatch>) -> Result<(), Fault> {
+        if self.world.options.kind() == Kind::Cluster {
+            self.world.ledger.lock().register_all(&self.store.keyspaces()?);
+        }
         for batch in &batches {
             if self.world.chance(10) {
                 self.world.pause(1).await;

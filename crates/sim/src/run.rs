@@ -1,27 +1,39 @@
 //! One run: clients and faults side by side, then peace, and the checks at the end.
 
+use std::future::Future;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use base::NodeId;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 
 use crate::client::Client;
 use crate::groups;
 use crate::world::{TRACE_LINES_MAX, World};
-use crate::{checks_at_end, faults, repair};
+use crate::{checks_at_end, cluster, faults, repair};
 
 /// Simulated time that clients and repairs get once nothing goes wrong any more, in seconds. Whoever takes longer has
 /// stalled.
 const PEACE_SECONDS_MAX: u64 = 120;
+
+/// What a run is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Two Raft groups whose replicas clients and administrators reach directly: what can happen inside a group.
+    Groups,
+    /// A whole cluster: nodes that join, replicas placed by the catalog, clients that ask routers.
+    Cluster,
+}
 
 /// What to run.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// Everything random comes from it.
     pub seed: u64,
+    /// What the run is about; `None` for what the seed says.
+    pub kind: Option<Kind>,
     /// Clients at work at the same time, at most.
     pub clients: u8,
     /// Operations of each client, at least; clients go on while faults do.
@@ -35,11 +47,28 @@ pub struct Options {
     pub bug: Option<replica::bugs::Bug>,
 }
 
+/// One of so many seeds is about a whole cluster, which takes longer.
+const CLUSTER_SEED_EVERY: u64 = 5;
+
 impl Options {
+    /// What the run is about. Bugs are put back into groups.
+    pub(crate) fn kind(&self) -> Kind {
+        #[cfg(feature = "bugs")]
+        if self.bug.is_some() {
+            return Kind::Groups;
+        }
+        let said = match self.seed.is_multiple_of(CLUSTER_SEED_EVERY) {
+            true => Kind::Cluster,
+            false => Kind::Groups,
+        };
+        self.kind.unwrap_or(said)
+    }
+
     /// The usual run of a seed.
     pub fn new(seed: u64) -> Options {
         Options {
             seed,
+            kind: None,
             clients: 6,
             operations: 20,
             faults: 10,
@@ -82,14 +111,11 @@ pub fn run(options: Options) -> Report {
 async fn simulate(options: Options) -> Report {
     let world = Arc::new(World::new(options));
     world.network.set_weather(faults::usual_weather(&world));
-    groups::register_founders(&world);
-    let nodes: Vec<NodeId> = world.nodes.keys().copied().collect();
-    for node in &nodes {
-        faults::start(&world, *node).await;
-    }
     let whole = async {
-        futures::join!(run_clients(&world), run_faults(&world));
-        checks_at_end::check(&world).await;
+        match options.kind() {
+            Kind::Groups => run_groups(&world).await,
+            Kind::Cluster => cluster::run(&world).await,
+        }
     };
     // The first violation tells the most; what follows from it may take long.
     tokio::select! {
@@ -101,26 +127,52 @@ async fn simulate(options: Options) -> Report {
     report(&world)
 }
 
+async fn run_groups(world: &Arc<World>) {
+    groups::register_founders(world);
+    for node in world.members() {
+        faults::start(world, node).await;
+    }
+    let faulting = async {
+        run_faults(world, |world| Box::pin(faults::inject(world))).await;
+        let _administering = world.administration.lock().await;
+        repair::drop_strangers(world).await;
+    };
+    futures::join!(run_clients(world), faulting);
+    checks_at_end::check(world).await;
+}
+
 async fn run_clients(world: &Arc<World>) {
     let working = async {
         Client::new(world.clone(), 0).set_up().await;
-        let count = 2 + u8::try_from(world.choose(u64::from(world.options.clients) - 1)).expect("few");
         let run = |number: u8| {
             let mut client = Client::new(world.clone(), number);
             async move { client.run().await }
         };
-        futures::future::join_all((1..=count).map(run)).await;
+        futures::future::join_all(clients(world).map(run)).await;
     };
     tokio::select! {
         biased;
-        () = working => {}
+        () = end_in_time(world, working) => {}
         () = tidy(world) => {}
+    }
+}
+
+/// The numbers of the clients of a run.
+pub(crate) fn clients(world: &World) -> RangeInclusive<u8> {
+    1..=2 + u8::try_from(world.choose(u64::from(world.options.clients) - 1)).expect("few")
+}
+
+/// Lets clients work for as long as faults go on, and a while longer.
+pub(crate) async fn end_in_time(world: &World, working: impl Future<Output = ()>) {
+    tokio::select! {
+        biased;
+        () = working => {}
         () = peace_is_over(world) => world.violation("clients wait forever"),
     }
 }
 
 /// Begins faults, one after the other, and waits until all of them are over; then everything works again.
-async fn run_faults(world: &Arc<World>) {
+pub(crate) async fn run_faults(world: &Arc<World>, inject: impl Fn(Arc<World>) -> BoxFuture<'static, ()>) {
     let mut running: FuturesUnordered<BoxFuture<'static, ()>> = FuturesUnordered::new();
     for _ in 0..world.options.faults {
         let gap_ms = world.pick(&[50, 600, 1_500]);
@@ -133,7 +185,7 @@ async fn run_faults(world: &Arc<World>) {
                 Some(()) = running.next(), if !running.is_empty() => {}
             }
         }
-        running.push(Box::pin(faults::inject(world.clone())));
+        running.push(inject(world.clone()));
     }
     make_peace(world);
     let ending = async { while running.next().await.is_some() {} };
@@ -146,8 +198,6 @@ async fn run_faults(world: &Arc<World>) {
     }
     world.is_faulting.store(false, Ordering::SeqCst);
     make_peace(world);
-    let _administering = world.administration.lock().await;
-    repair::drop_strangers(world).await;
 }
 
 /// Drops what a snapshot that was on its way brought back after it was dropped, for as long as clients may turn to it. Never

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use base::{Entropy, NodeId, ReplicaId, ShardId};
@@ -20,10 +20,13 @@ use crate::ledger::Ledger;
 use crate::network::Network;
 use crate::node::Node;
 use crate::process::Process;
-use crate::run::Options;
+use crate::run::{Kind, Options};
 
 /// Lines of trace after which a run is taken for one that never ends: a hundred times as many as most have.
 pub(crate) const TRACE_LINES_MAX: u64 = 1_000_000;
+
+/// Nodes that a whole cluster has in a run, at most, those included that take the place of lost ones.
+const CLUSTER_NODES_MAX: u32 = 9;
 
 /// See the module's comment.
 pub(crate) struct World {
@@ -34,6 +37,10 @@ pub(crate) struct World {
     /// Nodes that begin with a replica of each group.
     pub(crate) founders: Vec<NodeId>,
     pub(crate) nodes: BTreeMap<NodeId, Node>,
+    /// Nodes that belong to the cluster now, by what their machines are called; the others may join it, or have been lost.
+    members: Mutex<BTreeMap<NodeId, u32>>,
+    /// Nodes that belong to the cluster, or did.
+    joined: AtomicU32,
     /// Whether faults still happen.
     pub(crate) is_faulting: AtomicBool,
     /// Whether clients only read for a while.
@@ -64,10 +71,18 @@ impl World {
     /// The world of one run. Called inside the run's runtime.
     pub(crate) fn new(options: Options) -> World {
         let mut random = StdRng::seed_from_u64(options.seed);
-        let founders = [1, 3, 3, 3, 3, 3, 3, 5][usize::try_from(random.next_u64() % 8).expect("eight")];
+        let drawn = [1, 3, 3, 3, 3, 3, 3, 5][usize::try_from(random.next_u64() % 8).expect("eight")];
         let numbers = |count: u32| (1..=count).map(NodeId);
         // Nodes that join later, or never.
-        let total = if founders == 1 { 3 } else { founders + 1 };
+        let (founders, total) = match options.kind() {
+            Kind::Groups if drawn == 1 => (1, 3),
+            Kind::Groups => (drawn, drawn + 1),
+            Kind::Cluster => (1, CLUSTER_NODES_MAX),
+        };
+        let members = match options.kind() {
+            Kind::Groups => numbers(total).map(|node| (node, node.get())).collect(),
+            Kind::Cluster => BTreeMap::new(),
+        };
         let started = Instant::now();
         World {
             options,
@@ -76,6 +91,8 @@ impl World {
             network: Network::default(),
             founders: numbers(founders).collect(),
             nodes: numbers(total).map(|id| (id, Node::new(id, started))).collect(),
+            members: Mutex::new(members),
+            joined: AtomicU32::new(0),
             is_faulting: AtomicBool::new(true),
             is_lull: AtomicBool::new(false),
             administration: tokio::sync::Mutex::new(()),
@@ -114,6 +131,27 @@ impl World {
         }
     }
 
+    /// The nodes that belong to the cluster now.
+    pub(crate) fn members(&self) -> Vec<NodeId> {
+        self.members.lock().keys().copied().collect()
+    }
+
+    /// A node belongs to the cluster from now on; its machine goes by a number.
+    pub(crate) fn admit(&self, node: NodeId, machine: u32) {
+        self.members.lock().insert(node, machine);
+        self.joined.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// A node belongs to the cluster no more. Returns the number of its machine.
+    pub(crate) fn dismiss(&self, node: NodeId) -> Option<u32> {
+        self.members.lock().remove(&node)
+    }
+
+    /// Whether another node can join.
+    pub(crate) fn has_room(&self) -> bool {
+        usize::try_from(self.joined.load(Ordering::SeqCst)).is_ok_and(|joined| joined < self.nodes.len())
+    }
+
     /// A node.
     pub(crate) fn node(&self, id: NodeId) -> &Node {
         self.nodes.get(&id).expect("nodes are made with the world")
@@ -149,6 +187,15 @@ impl World {
         self.trace(&format!("VIOLATION {what}"));
         self.history.lock().violation(what);
         self.violated.notify_one();
+    }
+
+    /// Somebody showed a list to a reader who allowed it to be behind.
+    pub(crate) fn note_behind(&self, shown_by: &str, boot: u64, list: String, items: Vec<i64>) {
+        let key = (shown_by.to_owned(), boot, list.clone());
+        let before = self.history.lock().behind.insert(key, items.clone());
+        if before.as_ref().is_some_and(|before| !items.starts_with(before)) {
+            self.violation(format!("{list} by {shown_by} was {before:?} and then {items:?}"));
+        }
     }
 
     /// Adds a line to the trace and to its hash.

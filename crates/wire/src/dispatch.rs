@@ -7,7 +7,7 @@ use base::{Code, Error, Result};
 use document::RawDoc;
 
 use crate::call::Call;
-use crate::command::{self, Counts, Run, Spec, Writes};
+use crate::command::{self, Counts, Run, Spec};
 use crate::fail_point::Fault;
 use crate::message::Request;
 use crate::reply::{Reply, is_retryable_write_error};
@@ -94,9 +94,6 @@ async fn execute(
 }
 
 async fn guarded(call: &Call<'_>) -> Result<Reply> {
-    if call.spec.writes == Writes::Grows {
-        call.state.check_writes_allowed()?;
-    }
     match call.spec.run {
         Run::Now(run) => run(call),
         Run::Later(run) => run(call).await,
@@ -127,7 +124,7 @@ fn add_write_concern_error(call: &Call<'_>, reply: &mut Reply, fault: Option<&Fa
         reply.labels(&labels);
         return;
     }
-    if call.spec.writes == Writes::No {
+    if !call.spec.writes {
         return;
     }
     let Some(concern) = &call.write_concern else { return };

@@ -1,16 +1,15 @@
 //! What all connections of a node share: the way to the data, metrics, fail points, and who is connected.
 //!
-//! Made once by `server`, which also tells it when to stop and when the disk is too full for writes. Always holds:
-//! nothing in here is held locked across an await.
+//! Made once by `server`, which also tells it when to stop. Always holds: nothing in here is held locked across an await.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use base::{Clock, Code, Entropy, Error, HybridClock, MonoTime, Result, SessionId, Timestamp};
+use base::{Clock, Entropy, HybridClock, MonoTime, SessionId, Timestamp};
 use bson::oid::ObjectId;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::backend::{Backend, Facts};
@@ -48,8 +47,6 @@ pub struct State {
     object_ids: ObjectIds,
     timestamps: Mutex<HybridClock>,
     stopping: watch::Sender<bool>,
-    writes_refused: AtomicBool,
-    refusal: RwLock<String>,
 }
 
 impl State {
@@ -78,8 +75,6 @@ impl State {
             object_ids,
             timestamps: Mutex::default(),
             stopping: watch::Sender::new(false),
-            writes_refused: AtomicBool::new(false),
-            refusal: RwLock::new(String::new()),
         }
     }
 
@@ -101,21 +96,6 @@ impl State {
     /// Wakes when [`State::stop`] is called.
     pub(crate) fn stopping(&self) -> watch::Receiver<bool> {
         self.stopping.subscribe()
-    }
-
-    /// Refuses clients' writes with this sentence, or takes them again. Dropping stays allowed: it makes room.
-    pub fn refuse_writes(&self, reason: Option<String>) {
-        let refused = reason.is_some();
-        *self.refusal.write() = reason.unwrap_or_default();
-        self.writes_refused.store(refused, Ordering::Release);
-    }
-
-    /// Fails with `OutOfDiskSpace` (14031) while writes are refused.
-    pub(crate) fn check_writes_allowed(&self) -> Result<()> {
-        if !self.writes_refused.load(Ordering::Acquire) {
-            return Ok(());
-        }
-        Err(Error::new(Code::OUT_OF_DISK_SPACE, self.refusal.read().clone()))
     }
 
     /// A new `_id`.

@@ -188,14 +188,6 @@ impl goldenscript::Runner for Runner {
                 *self.node.recorder.failure.lock() = Some(base::Error::new(code, message));
                 Ok(String::new())
             }
-            "full" => {
-                self.node.state.refuse_writes(Some("the disk is nearly full".to_owned()));
-                Ok(String::new())
-            }
-            "room" => {
-                self.node.state.refuse_writes(None);
-                Ok(String::new())
-            }
             "raw" => {
                 let mut message = Vec::new();
                 while let Some(word) = arguments.next_pos() {

@@ -9,7 +9,7 @@ use raft::eraftpb::{Entry, Message};
 
 use super::Owner;
 use crate::apply::{Change, MEMBERSHIP_KEY};
-use crate::group::{LEASE, Work};
+use crate::group::{LEASE, TICK_MS, Work};
 use crate::handle::{Answers, Control};
 use crate::machine::StateMachine;
 use crate::membership::{MemberChange, Membership};
@@ -24,6 +24,9 @@ const LEADERLESS_TICKS_MAX: u64 = 100;
 const STRANGERS_MAX: usize = 64;
 /// Ticks that a replica which is asked to stop gives another one to take over, and its last proposals to commit.
 const STOPPING_TICKS_MAX: u64 = 20;
+/// Ticks that a leader's log write may take before another replica shall lead: longer than any healthy disk takes, and about
+/// as long as an election.
+const STALLED_TICKS_MAX: u64 = 10;
 
 /// Answers that wrote nothing and were evaluated without a lease: they count once a proof is younger than they are.
 pub(super) struct Unproven<R> {
@@ -48,6 +51,7 @@ impl<M: StateMachine> Owner<M> {
                     }
                 }
                 Control::Transfer(replica) => self.transfer_to(replica),
+                Control::HandOver => self.hand_over(),
                 Control::Campaign => self.campaign()?,
                 Control::PeerLost => {
                     self.stir();
@@ -139,7 +143,22 @@ impl<M: StateMachine> Owner<M> {
             // and takes no proposal from it.
             self.transfer_to_furthest();
         }
+        self.watch_log();
         self.count_idle_tick();
+    }
+
+    /// A leader whose Raft log has not become durable for long is one that no client gets an answer from, though the others may
+    /// have everything: one of them shall lead.
+    fn watch_log(&mut self) {
+        let durable = self.group.durable_number();
+        let (before, ticks) = self.stalled;
+        let ticks = if self.group.is_idle() || durable != before { 0 } else { ticks + 1 };
+        self.stalled = (durable, ticks);
+        if ticks > 0 && ticks.is_multiple_of(STALLED_TICKS_MAX) && self.may_hand_over() {
+            let stalled_ms = ticks * TICK_MS;
+            tracing::warn!(shard = %self.shard(), stalled_ms, "the Raft log's disk stands still: another node shall lead");
+            self.transfer_to_furthest();
+        }
     }
 
     /// Whether there has been no leader for so long that commands are refused.
@@ -238,7 +257,7 @@ impl<M: StateMachine> Owner<M> {
         index.ok_or_else(|| refused("an earlier change of the membership is not complete"))
     }
 
-    /// Hands the primary's role over before this replica stops.
+    /// Hands the primary's role over, once a term: this replica stops, or its disk is nearly full.
     pub(super) fn hand_over(&mut self) {
         if self.may_hand_over() && self.handed_over != Some(self.group.term()) {
             self.transfer_to_furthest();

@@ -2,7 +2,8 @@
 //! in the words of the Raft paper. Heartbeats are left out unless `heartbeats` asks for them.
 //!
 //! `start N..` and `create N..` set up, `crash N`, `stop N` and `start N` end and begin processes, `cut A B` loses what A
-//! sends to B (`cut A B both` also what B sends), `heal` ends that; `run MS` lets time pass; `send N COMMAND..` gives
+//! sends to B (`cut A B both` also what B sends), `heal` ends that; `stall N` makes log writes of node N wait for `go-on N`;
+//! `drop N` drops node N's replica; `run MS` lets time pass; `send N COMMAND..` gives
 //! commands to node N's replica, `read N KEY` reads there as clients do and `read-behind N KEY` whatever it has;
 //! `add N NEW`, `promote N OLD`, `remove N OLD` change the membership through node N, `replace N OLD NEW` both at
 //! once, `transfer N TO` hands over; `status` says how things are.
@@ -16,7 +17,7 @@ use goldenscript::{Command, Context, Runner};
 use replica::MemberChange;
 use tokio::task::JoinHandle;
 
-use crate::support::{Cluster, machine_command, run_scripts, words};
+use crate::support::{Cluster, SHARD, machine_command, run_scripts, words};
 
 #[test]
 fn a_group_steps_as_its_scripts_say() {
@@ -68,6 +69,15 @@ impl Runner for Trace {
                 self.runtime.block_on(stopping.shutdown())?;
                 lines.extend(self.events());
                 self.runtime.block_on(self.cluster.stop(node));
+            }
+            ("drop", [number]) => {
+                let host = self.cluster.node(node(number)?).host.clone();
+                self.runtime.spawn(async move { host.drop_replica(SHARD).await });
+            }
+            ("stall", [number]) => self.cluster.node(node(number)?).stall(),
+            ("go-on", [number]) => {
+                let _inside = self.runtime.enter();
+                self.cluster.node(node(number)?).go_on();
             }
             ("cut", [from, to]) => self.cluster.cut(node(from)?, node(to)?),
             ("cut", [one, other, "both"]) => {

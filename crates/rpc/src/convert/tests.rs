@@ -205,8 +205,12 @@ fn requests() -> Vec<PeerRequest> {
         }))
     };
     let mut requests: Vec<_> = (0..).zip(operations()).map(remote).collect();
-    let create =
-        catalog::Command::CreateCollection { namespace: namespace(), uuid: [200; 16], options: everything() };
+    let create = catalog::Command::CreateCollection {
+        namespace: namespace(),
+        uuid: [200; 16],
+        options: everything(),
+        drops_seen: 7,
+    };
     requests.push(PeerRequest::CatalogWrite(Box::new(create)));
     requests.push(PeerRequest::CatalogWrite(Box::new(catalog::Command::JoinNode {
         token: "t".to_owned(),
@@ -230,8 +234,12 @@ fn facts() -> catalog::NodeFacts {
 
 /// What the catalog answers to a new collection with such options.
 fn created() -> catalog::Reply {
-    let create =
-        catalog::Command::CreateCollection { namespace: namespace(), uuid: [200; 16], options: everything() };
+    let create = catalog::Command::CreateCollection {
+        namespace: namespace(),
+        uuid: [200; 16],
+        options: everything(),
+        drops_seen: 0,
+    };
     let found = catalog::Command::Found { name: "shop".to_owned(), replication_factor: 3, node: facts() };
     let mut catalog = catalog::Catalog::default();
     let (changes, _) = catalog.evaluate(&found).expect("a new cluster");

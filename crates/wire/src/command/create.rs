@@ -6,7 +6,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use router::command::CreateCommand;
 
-use super::{Spec, Writes};
+use super::Spec;
 use crate::call::Call;
 use crate::fields::{Accepts, Field, ignored, refused};
 use crate::reply::Reply;
@@ -33,12 +33,8 @@ const FIELDS: &[Field] = &[
     refused("viewOn", Accepts::String),
 ];
 
-pub(crate) const SPEC: Spec = Spec {
-    fields: FIELDS,
-    writes: Writes::Grows,
-    api_v1: true,
-    ..Spec::later("create", "Makes a collection.", run)
-};
+pub(crate) const SPEC: Spec =
+    Spec { fields: FIELDS, writes: true, api_v1: true, ..Spec::later("create", "Makes a collection.", run) };
 
 fn run<'c>(call: &'c Call<'_>) -> BoxFuture<'c, Result<Reply>> {
     async move {

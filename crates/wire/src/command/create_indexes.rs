@@ -8,7 +8,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use router::command::{CreateIndexesCommand, IndexRequest};
 
-use super::{Spec, Writes};
+use super::Spec;
 use crate::call::Call;
 use crate::fields::{Accepts, Field, Fields, field, ignored, refused, required};
 use crate::reply::Reply;
@@ -48,7 +48,7 @@ pub(crate) const INDEX: &[Field] = &[
 
 pub(crate) const SPEC: Spec = Spec {
     fields: FIELDS,
-    writes: Writes::Grows,
+    writes: true,
     api_v1: true,
     ..Spec::later("createIndexes", "Builds indexes.", run)
 };

@@ -7,7 +7,7 @@ use futures::future::BoxFuture;
 use router::command::{DeleteCommand, DeleteStatement};
 
 use super::writes::{check_batch_size, check_retryable, write_reply};
-use super::{Counts, Spec, Writes};
+use super::{Counts, Spec};
 use crate::call::{Call, share};
 use crate::fields::{Accepts, Field, Fields, field, ignored, refused, required};
 use crate::reply::Reply;
@@ -32,7 +32,7 @@ pub(crate) const STATEMENT: &[Field] = &[
 
 pub(crate) const SPEC: Spec = Spec {
     fields: FIELDS,
-    writes: Writes::Grows,
+    writes: true,
     retryable: true,
     api_v1: true,
     counts: Counts::ByStatement,

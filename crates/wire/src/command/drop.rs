@@ -4,19 +4,15 @@ use base::{Code, Result};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
-use super::{Spec, Writes};
+use super::Spec;
 use crate::call::Call;
 use crate::fields::{Accepts, Field, refused};
 use crate::reply::Reply;
 
 const FIELDS: &[Field] = &[refused("collectionUUID", Accepts::Any)];
 
-pub(crate) const SPEC: Spec = Spec {
-    fields: FIELDS,
-    writes: Writes::Shrinks,
-    api_v1: true,
-    ..Spec::later("drop", "Removes a collection.", run)
-};
+pub(crate) const SPEC: Spec =
+    Spec { fields: FIELDS, writes: true, api_v1: true, ..Spec::later("drop", "Removes a collection.", run) };
 
 fn run<'c>(call: &'c Call<'_>) -> BoxFuture<'c, Result<Reply>> {
     async move {

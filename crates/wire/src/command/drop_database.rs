@@ -5,12 +5,12 @@ use document::Value;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
-use super::{Spec, Writes};
+use super::Spec;
 use crate::call::Call;
 use crate::reply::Reply;
 
 pub(crate) const SPEC: Spec = Spec {
-    writes: Writes::Shrinks,
+    writes: true,
     api_v1: true,
     ..Spec::later("dropDatabase", "Removes all collections of a database.", run)
 };

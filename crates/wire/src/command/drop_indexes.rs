@@ -6,7 +6,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use router::command::IndexSelector;
 
-use super::{Spec, Writes};
+use super::Spec;
 use crate::call::Call;
 use crate::fields::{Accepts, Field, required};
 use crate::reply::Reply;
@@ -16,7 +16,7 @@ const FIELDS: &[Field] = &[required("index", Accepts::StringObjectOrArray)];
 pub(crate) const SPEC: Spec = Spec {
     aliases: &["deleteIndexes"],
     fields: FIELDS,
-    writes: Writes::Shrinks,
+    writes: true,
     api_v1: true,
     ..Spec::later("dropIndexes", "Removes indexes.", run)
 };

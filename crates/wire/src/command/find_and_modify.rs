@@ -6,8 +6,8 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use router::command::{FindAndModifyAction, FindAndModifyCommand, FindAndModifyReply};
 
+use super::Spec;
 use super::update::{array_filters, update_spec};
-use super::{Spec, Writes};
 use crate::call::Call;
 use crate::fields::{Accepts, Field, field, ignored, refused};
 use crate::reply::Reply;
@@ -33,7 +33,7 @@ const FIELDS: &[Field] = &[
 pub(crate) const SPEC: Spec = Spec {
     aliases: &["findandmodify"],
     fields: FIELDS,
-    writes: Writes::Grows,
+    writes: true,
     retryable: true,
     api_v1: true,
     ..Spec::later("findAndModify", "Changes or removes one document and returns it.", run)

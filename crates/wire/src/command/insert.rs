@@ -12,7 +12,7 @@ use futures::future::BoxFuture;
 use router::command::{InsertCommand, WriteReply};
 
 use super::writes::{check_batch_size, write_reply};
-use super::{Counts, Spec, Writes};
+use super::{Counts, Spec};
 use crate::call::Call;
 use crate::fields::{Accepts, Field, field, ignored, refused, required};
 use crate::reply::Reply;
@@ -30,7 +30,7 @@ const FIELDS: &[Field] = &[
 
 pub(crate) const SPEC: Spec = Spec {
     fields: FIELDS,
-    writes: Writes::Grows,
+    writes: true,
     retryable: true,
     api_v1: true,
     counts: Counts::ByStatement,

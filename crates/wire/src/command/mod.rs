@@ -69,8 +69,8 @@ pub(crate) struct Spec {
     pub(crate) any_fields: bool,
     /// Whether it must be sent to the admin database.
     pub(crate) admin_only: bool,
-    /// What it does to the data.
-    pub(crate) writes: Writes,
+    /// Whether it changes data or definitions.
+    pub(crate) writes: bool,
     /// Whether it may carry a `txnNumber`.
     pub(crate) retryable: bool,
     /// Whether it belongs to API version 1.
@@ -81,17 +81,6 @@ pub(crate) struct Spec {
     pub(crate) counts: Counts,
     /// How it runs.
     pub(crate) run: Run,
-}
-
-/// What a command does to the data.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Writes {
-    /// Nothing.
-    No,
-    /// Adds or changes; refused while the disk is nearly full.
-    Grows,
-    /// Drops; allowed then, since it makes room.
-    Shrinks,
 }
 
 /// Where `opcounters` counts a command.
@@ -139,7 +128,7 @@ impl Spec {
             fields: &[],
             any_fields: false,
             admin_only: false,
-            writes: Writes::No,
+            writes: false,
             retryable: false,
             api_v1: false,
             test_only: false,

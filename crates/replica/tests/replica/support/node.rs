@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use base::{Clock, Entropy, MonoTime, NodeId, ReplicaId, ShardId};
 use futures::future::BoxFuture;
@@ -44,6 +44,8 @@ pub(crate) struct Node {
 /// What stands in for the operating system.
 struct World {
     manual: bool,
+    /// Whether the disk of the Raft log stands still.
+    stalled: AtomicBool,
     log: MemoryRaftLog,
     writes: Mutex<VecDeque<(LogBatch, WriteDone)>>,
     applying: Mutex<VecDeque<Work>>,
@@ -70,6 +72,7 @@ impl Node {
         let (store, log) = disk.open()?;
         let world = Arc::new(World {
             manual: options.manual,
+            stalled: AtomicBool::new(false),
             log: log.clone(),
             writes: Mutex::default(),
             applying: Mutex::default(),
@@ -137,6 +140,17 @@ impl Node {
         }
     }
 
+    /// From now on nothing that is submitted is written, until [`Node::go_on`].
+    pub(crate) fn stall(&self) {
+        self.world.stalled.store(true, Ordering::SeqCst);
+    }
+
+    /// Everything that was submitted meanwhile is written, and so is what comes.
+    pub(crate) fn go_on(&self) {
+        self.world.stalled.store(false, Ordering::SeqCst);
+        self.fsync();
+    }
+
     /// Writes what was submitted, without an fsync: nobody is told.
     pub(crate) fn write_without_fsync(&self) {
         for (batch, _) in std::mem::take(&mut *self.world.writes.lock()) {
@@ -171,7 +185,7 @@ impl Node {
 
 impl LogWriter for World {
     fn submit(&self, batch: LogBatch, done: WriteDone) {
-        match self.manual {
+        match self.manual || self.stalled.load(Ordering::SeqCst) {
             true => self.writes.lock().push_back((batch, done)),
             false => done(self.log.write(batch)),
         }

@@ -1,0 +1,34 @@
+//! A whole cluster: a node founds it, others join, the catalog places replicas, and clients ask whichever router they
+//! like for documents, collections and indexes.
+//!
+//! What makes replicas come, move and go here is the code of `router` and `catalog` alone; the simulator only starts, ends
+//! and loses nodes. Called by the run for its share of the seeds.
+
+mod check;
+mod client;
+mod faults;
+mod nodes;
+mod peers;
+
+use std::sync::Arc;
+
+use crate::run::{clients, end_in_time, run_faults};
+use crate::world::World;
+
+pub(crate) use nodes::begin;
+
+/// Runs a cluster from its founding to the checks at its end.
+pub(crate) async fn run(world: &Arc<World>) {
+    nodes::form(world).await;
+    let working = async {
+        client::Client::new(world.clone(), 0).set_up().await;
+        let run = |number: u8| {
+            let mut client = client::Client::new(world.clone(), number);
+            async move { client.run().await }
+        };
+        futures::future::join_all(clients(world).map(run)).await;
+    };
+    let faulting = run_faults(world, |world| Box::pin(faults::inject(world)));
+    futures::join!(end_in_time(world, working), faulting);
+    check::check(world).await;
+}
