@@ -38,7 +38,7 @@ class Round:
 
     def __init__(self, fault, number, began_ns, primary):
         self.name, self.number, self.began_ns, self.primary = fault.__name__, number, began_ns, primary
-        self.may_refuse = fault in faults.LEAVE_NO_ROOM
+        self.may_refuse, self.must_move = fault in faults.LEAVE_NO_ROOM, fault in faults.MOVE_THE_PRIMARY
         self.operations, self.by_rust, self.longest = 0, 0, 0
         self.failed, self.refused = [], []
 
@@ -51,11 +51,14 @@ class Round:
             (self.refused if refused else self.failed).append(entry)
 
     def show(self, primary_after):
-        moved = "stayed there" if primary_after == self.primary else f"went to n{primary_after}"
+        stays = primary_after == self.primary
+        moved = "stayed there" if stays else f"went to n{primary_after}"
         print(f"{self.name:10} round {self.number}: {self.operations:7} operations, {len(self.failed)} failed, "
               f"longest pause {self.longest / 1e6:8.1f} ms, primary was on n{self.primary} and {moved}", flush=True)
         for entry in self.failed[:3]:
             print("   ", entry, flush=True)
+        if stays and self.must_move:
+            print("    THE PRIMARY STAYED, although its disk could make nothing durable", flush=True)
         if self.refused:
             first = min(entry["end"] for entry in self.refused)
             last = max(entry["end"] for entry in self.refused)
