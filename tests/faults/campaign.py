@@ -1,10 +1,12 @@
 """The fault campaign: a real cluster under real faults with real clients, and what they saw.
 
-    campaign.py --program target/release/psdb [--nodes 3] [--rounds 3] [--seconds 12] [--faults kill,pause,...] [--directory D]
+    campaign.py --program target/release/psdb [--nodes 3] [--rounds 2] [--seconds 12] [--faults kill,pause,...] [--directory D]
+                [--rust-client tests/faults/client/target/release/fault-client]
 
 Each round of each fault: clients work for a while, the fault comes over the node of the primary, it goes, the replicas become
 complete again. Histories go to DIRECTORY/history-*.jsonl, to be checked by the checker beside this file. Exits with 1 when an
-operation failed, with 0 else; what namespaces are needed for is left out, and said so, where there are none.
+operation failed, with 0 else; a write that a node refused because its disk was full is counted apart. What namespaces or disks
+of their own are needed for is left out, and said so, where there are none.
 """
 
 import argparse
@@ -21,51 +23,105 @@ from faults import at
 from network import CLIENTS
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+# Processes with higher numbers than these use the Rust driver.
 CLIENT_PROCESSES = 3
+RUST_CLIENT_PROCESSES = 2
 NAMESPACE = "faults.lists"
 # The faults, and the seconds that each lasts.
 FAULTS = {faults.kill: 3, faults.pause: 4, faults.handover: 1, faults.rolling: 0.5, faults.partition: 4, faults.deaf: 4,
-          faults.mute: 4, faults.wipe: 1}
+          faults.mute: 4, faults.wipe: 1, faults.full: 4, faults.scarce: 3, faults.stall: 4}
+BY_ALL_ROUTERS = {faults.kill, faults.handover, faults.rolling, faults.full, faults.scarce, faults.stall}
 
 
-def run_round(cluster, fault, number, seconds, directory, summary):
+class Round:
+    """One fault: its clients, and what they were told."""
+
+    def __init__(self, fault, number, began_ns, primary):
+        self.name, self.number, self.began_ns, self.primary = fault.__name__, number, began_ns, primary
+        self.may_refuse, self.must_move = fault in faults.LEAVE_NO_ROOM, fault in faults.MOVE_THE_PRIMARY
+        self.operations, self.by_rust, self.longest = 0, 0, 0
+        self.failed, self.refused = [], []
+
+    def add(self, entry):
+        self.operations += 1
+        self.by_rust += entry["process"] > CLIENT_PROCESSES
+        self.longest = max(self.longest, entry["end"] - entry["start"])
+        if entry["outcome"] != "ok":
+            refused = self.may_refuse and entry.get("code") == faults.OUT_OF_DISK_SPACE
+            (self.refused if refused else self.failed).append(entry)
+
+    def show(self, primary_after):
+        stays = primary_after == self.primary
+        moved = "stayed there" if stays else f"went to n{primary_after}"
+        print(f"{self.name:10} round {self.number}: {self.operations:7} operations, {len(self.failed)} failed, "
+              f"longest pause {self.longest / 1e6:8.1f} ms, primary was on n{self.primary} and {moved}", flush=True)
+        for entry in self.failed[:3]:
+            print("   ", entry, flush=True)
+        if stays and self.must_move:
+            print("    THE PRIMARY STAYED, although its disk could make nothing durable", flush=True)
+        if self.refused:
+            first = min(entry["end"] for entry in self.refused)
+            last = max(entry["end"] for entry in self.refused)
+            print(f"    {len(self.refused)} WRITES REFUSED FOR A FULL DISK, {(first - self.began_ns) / 1e9:.3f} to "
+                  f"{(last - self.began_ns) / 1e9:.3f} s after the fault came: {self.refused[0]['error']}", flush=True)
+
+
+def start_clients(cluster, routers, directory, tag, seconds, rust_client):
+    """The processes and their histories: some with pymongo, and some with the Rust driver if there is its program."""
+    programs = [[sys.executable, os.path.join(HERE, "workload.py")]] * CLIENT_PROCESSES
+    if rust_client:
+        programs += [[os.path.abspath(rust_client)]] * RUST_CLIENT_PROCESSES
+    clients = []
+    for process, program in enumerate(programs, start=1):
+        output = os.path.join(directory, f"history-{tag}-{process}.jsonl")
+        words = [*program, cluster.uri(routers), output, str(process), str(seconds), tag]
+        if cluster.network:
+            words = cluster.network.command(CLIENTS, words)
+        # When the campaign is gone, the end of their input tells clients to end.
+        clients.append((subprocess.Popen(words, stdin=subprocess.PIPE), output))
+    return clients
+
+
+def run_round(cluster, fault, number, given, directory):
     client = connect(cluster.uri())
     client.faults.lists.update_one({"_id": "warm"}, {"$push": {"v": 0}}, upsert=True)
     await_complete(client, min(len(cluster.nodes), 3))
     node = primary_of(client, NAMESPACE)
     others = [other.number for other in cluster.nodes if other.number != node]
-    name = fault.__name__
-    tag = f"{name}-{number}"
-    # Clients come by other routers than the faulted node's, and for a kill by all of them.
-    routers = None if fault in (faults.kill, faults.handover, faults.rolling) else others
-    clients = []
-    for process in range(CLIENT_PROCESSES):
-        output = os.path.join(directory, f"history-{tag}-{process}.jsonl")
-        words = [sys.executable, os.path.join(HERE, "workload.py"), cluster.uri(routers), output,
-                 str(process + 1), str(seconds), tag]
-        if cluster.network:
-            words = cluster.network.command(CLIENTS, words)
-        clients.append((subprocess.Popen(words), output))
-    time.sleep(seconds / 4)
+    # Clients come by other routers than the faulted node's, or by all of them where that one answers or is gone.
+    routers = None if fault in BY_ALL_ROUTERS else others
+    tag = f"{fault.__name__}-{number}"
+    clients = start_clients(cluster, routers, directory, tag, given.seconds, given.rust_client)
+    time.sleep(given.seconds / 4)
+    result = Round(fault, number, time.monotonic_ns(), node)
     for wait in fault(cluster, node, others, FAULTS[fault]):
         time.sleep(wait)
-    operations, unknown, longest = 0, [], 0
     for process, output in clients:
         if process.wait() != 0:
             raise RuntimeError(f"a client ended with {process.returncode}")
-        for line in open(output):
-            entry = json.loads(line)
-            operations += 1
-            longest = max(longest, entry["end"] - entry["start"])
-            if entry["outcome"] != "ok":
-                unknown.append(entry)
+        process.stdin.close()
+        with open(output) as history:
+            for line in history:
+                result.add(json.loads(line))
     await_complete(client, min(len(cluster.nodes), 3))
-    summary.append((name, number, operations, len(unknown), longest / 1e6))
-    print(f"{name:10} round {number}: {operations:7} operations, {len(unknown)} failed, "
-          f"longest pause {longest / 1e6:8.1f} ms, primary was on n{node}", flush=True)
-    for entry in unknown[:3]:
-        print("   ", entry, flush=True)
+    result.show(primary_of(client, NAMESPACE))
     client.close()
+    return result
+
+
+def show_summary(rounds, directory):
+    print(f"{'fault':10} {'runs':>5} {'p50':>8} {'p99':>8} {'longest':>8}  pause that clients saw, ms")
+    for name in dict.fromkeys(each.name for each in rounds):
+        pauses = sorted(each.longest / 1e6 for each in rounds if each.name == name)
+        print(f"{name:10} {len(pauses):5} {at(pauses, 50):8.1f} {at(pauses, 99):8.1f} {pauses[-1]:8.1f}")
+    operations, by_rust = sum(each.operations for each in rounds), sum(each.by_rust for each in rounds)
+    failed, refused = sum(len(each.failed) for each in rounds), sum(len(each.refused) for each in rounds)
+    if refused:
+        print(f"{refused} WRITES WERE REFUSED FOR A FULL DISK and not retried elsewhere; they are not among the failed ones")
+    print(f"{operations} operations ({by_rust} with the Rust driver), {len(rounds)} faults, {failed} failed operations, "
+          f"{refused} refused for a full disk, longest pause {max(each.longest for each in rounds) / 1e6:.1f} ms; "
+          f"histories in {directory}")
+    return failed
 
 
 def main():
@@ -76,24 +132,17 @@ def main():
     arguments.add_argument("--seconds", type=float, default=12)
     arguments.add_argument("--faults", default=",".join(fault.__name__ for fault in FAULTS))
     arguments.add_argument("--directory")
+    arguments.add_argument("--rust-client", help="the program in `client`; without it, all clients use pymongo")
     given = arguments.parse_args()
     directory = given.directory or tempfile.mkdtemp(prefix="psdb-faults-")
     os.makedirs(directory, exist_ok=True)
     chosen = faults.named(arguments, given.faults, FAULTS)
-    summary = []
+    rounds = []
     with faults.running_cluster(given.program, directory, given.nodes, chosen) as (cluster, possible):
         for number in range(given.rounds):
             for fault in possible:
-                run_round(cluster, fault, number, given.seconds, directory, summary)
-    print(f"{'fault':10} {'runs':>5} {'p50':>8} {'p99':>8} {'longest':>8}  pause that clients saw, ms")
-    for name in dict.fromkeys(row[0] for row in summary):
-        pauses = sorted(row[4] for row in summary if row[0] == name)
-        print(f"{name:10} {len(pauses):5} {at(pauses, 50):8.1f} {at(pauses, 99):8.1f} {pauses[-1]:8.1f}")
-    operations = sum(row[2] for row in summary)
-    failed = sum(row[3] for row in summary)
-    print(f"{operations} operations, {len(summary)} faults, {failed} failed operations, "
-          f"longest pause {max(row[4] for row in summary):.1f} ms; histories in {directory}")
-    sys.exit(1 if failed else 0)
+                rounds.append(run_round(cluster, fault, number, given, directory))
+    sys.exit(1 if show_summary(rounds, directory) else 0)
 
 
 if __name__ == "__main__":

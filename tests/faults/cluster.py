@@ -1,4 +1,5 @@
-"""Real psdb processes that form a cluster from one configuration file, each in its own network namespace or on loopback.
+"""Real psdb processes that form a cluster from one configuration file, each in its own network namespace or on loopback, and
+with a disk of its own or a directory.
 
 Used by the campaign. Always holds: only processes that were started here are stopped, by their ids.
 """
@@ -12,6 +13,7 @@ import time
 from pymongo import MongoClient
 
 START_PATIENCE_S = 60
+DISK_RESERVE_BYTES = 16 << 20
 
 
 class Node:
@@ -24,20 +26,23 @@ class Node:
 
 
 class Cluster:
-    def __init__(self, program, directory, count, network=None):
-        self.program, self.directory, self.network = program, directory, network
+    def __init__(self, program, directory, count, network=None, disks=None):
+        self.program, self.directory, self.network, self.disks = program, directory, network, disks
         self.nodes = [self.plan(number) for number in range(1, count + 1)]
         self.config = os.path.join(directory, "psdb.toml")
         self.write_config(count)
 
     def plan(self, number):
         directory = os.path.join(self.directory, f"n{number}")
+        if self.disks:
+            # A directory of its own, so that it can be removed where a disk is mounted.
+            directory = os.path.join(self.disks.path(number), "data")
         if self.network:
             return Node(number, self.network.address(number), 27017, 27117, directory)
         return Node(number, "127.0.0.1", 27500 + number, 27600 + number, directory)
 
     def write_config(self, count):
-        lines = ["insecure = true", "disk_reserve_bytes = 16777216", "cache_bytes = 67108864", "[cluster]"]
+        lines = ["insecure = true", f"disk_reserve_bytes = {DISK_RESERVE_BYTES}", "cache_bytes = 67108864", "[cluster]"]
         lines += ['name = "faults"', f"replication_factor = {min(count, 3)}"]
         for node in self.nodes:
             lines += ["[[nodes]]", f'name = "{node.name}"', f'listen = "{node.host}:{node.port}"']
@@ -77,6 +82,17 @@ class Cluster:
         code = self.nodes[number - 1].process.wait(timeout=60)
         if code != 0:
             raise RuntimeError(f"n{number} stopped with {code}")
+
+    def has_ended(self, number):
+        return self.nodes[number - 1].process.poll() is not None
+
+    def log_bytes(self, number):
+        return os.path.getsize(self.nodes[number - 1].log.name)
+
+    def log_since(self, number, position):
+        with open(self.nodes[number - 1].log.name, errors="replace") as log:
+            log.seek(position)
+            return log.read()
 
     def wipe(self, number):
         shutil.rmtree(self.nodes[number - 1].directory)

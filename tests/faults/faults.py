@@ -9,9 +9,12 @@ import ctypes
 import os
 import random
 import signal
+import time
 
-from cluster import Cluster
-from network import CLIENTS, Network, Unavailable
+from cluster import DISK_RESERVE_BYTES, Cluster
+from disks import Disks
+from network import CLIENTS, Network
+from system import Unavailable
 
 # From <linux/sched.h>.
 CLONE_NEWNET = 0x40000000
@@ -72,28 +75,76 @@ def wipe(cluster, node, others, seconds):
     yield 3
 
 
+def full(cluster, node, others, seconds):
+    position = cluster.log_bytes(node)
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        # Again and again, because a node removes files, too.
+        cluster.disks.fill(node)
+        yield 0.2
+    cluster.disks.empty(node)
+    # Who met the full disk at the last moment still has to stop.
+    yield 1
+    if cluster.has_ended(node):
+        said = cluster.log_since(node, position)
+        if FULL_DISK_SAID not in said:
+            raise RuntimeError(f"n{node} ended, and not because its disk was full: {said}")
+        cluster.start(node)
+
+
+def scarce(cluster, node, others, seconds):
+    cluster.disks.fill(node, but_bytes=DISK_RESERVE_BYTES // 2)
+    yield seconds
+    cluster.disks.empty(node)
+
+
+def stall(cluster, node, others, seconds):
+    cluster.disks.stall(node)
+    yield seconds
+    cluster.disks.heal()
+
+
 NEED_NAMESPACES = {partition, deaf, mute}
+NEED_DISKS = {full, scarce, stall}
+# What a node says when it stops because its disk is full.
+FULL_DISK_SAID = "No space left on device"
+# A primary on such a disk can make nothing durable: another must take its place.
+MOVE_THE_PRIMARY = {full, stall}
+# During these, writes may be refused with this code, `OutOfDiskSpace`.
+LEAVE_NO_ROOM = {full, scarce}
+OUT_OF_DISK_SPACE = 14031
 
 
 @contextlib.contextmanager
 def running_cluster(program, directory, nodes, faults):
     """A cluster that runs, and those of the faults that are possible here; says which are not."""
-    network = None
-    try:
-        network = Network(nodes, str(random.randrange(1 << 16)))
-    except Unavailable as reason:
-        left_out = sorted(fault.__name__ for fault in NEED_NAMESPACES.intersection(faults))
-        print(f"skipped {left_out}: no network namespaces here: {reason}", flush=True)
-        faults = [fault for fault in faults if fault not in NEED_NAMESPACES]
-    cluster = Cluster(os.path.abspath(program), directory, nodes, network)
-    try:
+    with contextlib.ExitStack() as undo:
+        tag = str(random.randrange(1 << 16))
+        network, faults = attempt(lambda: Network(nodes, tag), "network namespaces", NEED_NAMESPACES, faults)
+        if network:
+            undo.callback(network.remove)
+        disks = None
+        if NEED_DISKS.intersection(faults):
+            disks, faults = attempt(lambda: Disks(directory, nodes), "disks of their own", NEED_DISKS, faults)
+        if disks:
+            undo.callback(disks.remove)
+        cluster = Cluster(os.path.abspath(program), directory, nodes, network, disks)
+        undo.callback(cluster.stop_all)
+        if disks:
+            undo.callback(disks.heal)
         enter(network)
         cluster.start_all()
         yield cluster, faults
-    finally:
-        cluster.stop_all()
-        if network:
-            network.remove()
+
+
+def attempt(make, what, needed_for, faults):
+    """What is made, and all faults; or where it cannot be made, nothing, and the faults that do without."""
+    try:
+        return make(), faults
+    except Unavailable as reason:
+        left_out = sorted(fault.__name__ for fault in needed_for.intersection(faults))
+        print(f"skipped {left_out}: no {what} here: {reason}", flush=True)
+        return None, [fault for fault in faults if fault not in needed_for]
 
 
 def enter(network):

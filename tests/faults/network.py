@@ -5,35 +5,26 @@ what comes from another, so that one direction can be cut alone. Always holds: e
 and nothing outside these namespaces is touched.
 """
 
-import shutil
 import subprocess
+
+from system import need, run, unavailable
 
 PREFIX = "10.213.7."
 CLIENTS = 100
-
-
-class Unavailable(Exception):
-    """Why namespaces cannot be used here."""
-
-
-def run(*words, check=True):
-    return subprocess.run(words, check=check, capture_output=True, text=True)
 
 
 class Network:
     """Namespaces for nodes 1 to `count`, and one for the clients."""
 
     def __init__(self, count, tag):
-        for tool in ("ip", "iptables"):
-            if shutil.which(tool) is None:
-                raise Unavailable(f"there is no {tool}: install iproute2 and iptables")
+        need(("ip", "iptables"), "iproute2 and iptables")
         self.tag = tag
         self.members = list(range(1, count + 1)) + [CLIENTS]
         try:
             self.build()
         except subprocess.CalledProcessError as error:
             self.remove()
-            raise Unavailable(f"{' '.join(error.cmd)}: {error.stderr.strip()}") from error
+            raise unavailable(error) from error
 
     def namespace(self, member):
         return f"psdb-{self.tag}-{member}"

@@ -1,7 +1,8 @@
 """A client process: appends to lists, reads them and counts, and writes down what it asked, when, and what it was told.
 
 Run as a process of its own by the campaign: `workload.py URI OUTPUT PROCESS SECONDS KEYS_PREFIX`. One line of JSON an operation:
-process, kind, key, value, start and end (nanoseconds of the machine's monotonic clock), outcome (ok, unknown) and result.
+process, kind, key, value, start and end (nanoseconds of the machine's monotonic clock), outcome (ok, unknown), and result or
+error and code. `client` does the same with the Rust driver.
 """
 
 import json
@@ -52,7 +53,8 @@ def main():
                     entry["result"] = found["n"]
                 entry["outcome"] = "ok"
             except PyMongoError as error:
-                entry |= {"outcome": "unknown", "error": f"{type(error).__name__}: {error}"[:300]}
+                entry |= {"outcome": "unknown", "error": f"{type(error).__name__}: {error}"[:300],
+                          "code": getattr(error, "code", None)}
             entry |= {"start": started, "end": time.monotonic_ns()}
             history.write(json.dumps(entry) + "\n")
             if entry["kind"] == "append":
