@@ -5,8 +5,8 @@
 
 Each round of each fault: clients work for a while, the fault comes over the node of the primary, it goes, the replicas become
 complete again. Histories go to DIRECTORY/history-*.jsonl, to be checked by the checker beside this file. Exits with 1 when an
-operation failed, with 0 else; a write that a node refused because its disk was full is counted apart. What namespaces or disks
-of their own are needed for is left out, and said so, where there are none.
+operation failed or a primary stayed on a disk that takes no writes, with 0 else. What namespaces or disks of their own are needed
+for is left out, and said so, where there are none.
 """
 
 import argparse
@@ -36,19 +36,17 @@ BY_ALL_ROUTERS = {faults.kill, faults.handover, faults.rolling, faults.full, fau
 class Round:
     """One fault: its clients, and what they were told."""
 
-    def __init__(self, fault, number, began_ns, primary):
-        self.name, self.number, self.began_ns, self.primary = fault.__name__, number, began_ns, primary
-        self.may_refuse, self.must_move = fault in faults.LEAVE_NO_ROOM, fault in faults.MOVE_THE_PRIMARY
-        self.operations, self.by_rust, self.longest = 0, 0, 0
-        self.failed, self.refused = [], []
+    def __init__(self, fault, number, primary):
+        self.name, self.number, self.primary = fault.__name__, number, primary
+        self.must_move, self.stayed = fault in faults.MOVE_THE_PRIMARY, False
+        self.operations, self.by_rust, self.longest, self.failed = 0, 0, 0, []
 
     def add(self, entry):
         self.operations += 1
         self.by_rust += entry["process"] > CLIENT_PROCESSES
         self.longest = max(self.longest, entry["end"] - entry["start"])
         if entry["outcome"] != "ok":
-            refused = self.may_refuse and entry.get("code") == faults.OUT_OF_DISK_SPACE
-            (self.refused if refused else self.failed).append(entry)
+            self.failed.append(entry)
 
     def show(self, primary_after):
         stays = primary_after == self.primary
@@ -57,13 +55,9 @@ class Round:
               f"longest pause {self.longest / 1e6:8.1f} ms, primary was on n{self.primary} and {moved}", flush=True)
         for entry in self.failed[:3]:
             print("   ", entry, flush=True)
-        if stays and self.must_move:
+        self.stayed = stays and self.must_move
+        if self.stayed:
             print("    THE PRIMARY STAYED, although its disk could make nothing durable", flush=True)
-        if self.refused:
-            first = min(entry["end"] for entry in self.refused)
-            last = max(entry["end"] for entry in self.refused)
-            print(f"    {len(self.refused)} WRITES REFUSED FOR A FULL DISK, {(first - self.began_ns) / 1e9:.3f} to "
-                  f"{(last - self.began_ns) / 1e9:.3f} s after the fault came: {self.refused[0]['error']}", flush=True)
 
 
 def start_clients(cluster, routers, directory, tag, seconds, rust_client):
@@ -93,7 +87,7 @@ def run_round(cluster, fault, number, given, directory):
     tag = f"{fault.__name__}-{number}"
     clients = start_clients(cluster, routers, directory, tag, given.seconds, given.rust_client)
     time.sleep(given.seconds / 4)
-    result = Round(fault, number, time.monotonic_ns(), node)
+    result = Round(fault, number, node)
     for wait in fault(cluster, node, others, FAULTS[fault]):
         time.sleep(wait)
     for process, output in clients:
@@ -115,13 +109,11 @@ def show_summary(rounds, directory):
         pauses = sorted(each.longest / 1e6 for each in rounds if each.name == name)
         print(f"{name:10} {len(pauses):5} {at(pauses, 50):8.1f} {at(pauses, 99):8.1f} {pauses[-1]:8.1f}")
     operations, by_rust = sum(each.operations for each in rounds), sum(each.by_rust for each in rounds)
-    failed, refused = sum(len(each.failed) for each in rounds), sum(len(each.refused) for each in rounds)
-    if refused:
-        print(f"{refused} WRITES WERE REFUSED FOR A FULL DISK and not retried elsewhere; they are not among the failed ones")
+    failed, stayed = sum(len(each.failed) for each in rounds), sum(each.stayed for each in rounds)
     print(f"{operations} operations ({by_rust} with the Rust driver), {len(rounds)} faults, {failed} failed operations, "
-          f"{refused} refused for a full disk, longest pause {max(each.longest for each in rounds) / 1e6:.1f} ms; "
+          f"{stayed} primaries that stayed, longest pause {max(each.longest for each in rounds) / 1e6:.1f} ms; "
           f"histories in {directory}")
-    return failed
+    return failed + stayed
 
 
 def main():

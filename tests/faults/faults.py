@@ -108,11 +108,8 @@ NEED_NAMESPACES = {partition, deaf, mute}
 NEED_DISKS = {full, scarce, stall}
 # What a node says when it stops because its disk is full.
 FULL_DISK_SAID = "No space left on device"
-# A primary on such a disk can make nothing durable: another must take its place.
-MOVE_THE_PRIMARY = {full, stall}
-# During these, writes may be refused with this code, `OutOfDiskSpace`.
-LEAVE_NO_ROOM = {full, scarce}
-OUT_OF_DISK_SPACE = 14031
+# A primary on such a disk can make nothing durable, or soon will not: another must take its place.
+MOVE_THE_PRIMARY = {full, scarce, stall}
 
 
 @contextlib.contextmanager
