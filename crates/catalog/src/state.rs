@@ -214,6 +214,10 @@ impl Catalog {
     }
 
     fn found(&self, batch: &mut KvBatch, name: &str, replication_factor: u32, facts: &NodeFacts) -> Reply {
+        if let Some(first) = self.nodes.values().next() {
+            // A founder that restarts asks again before it has seen that it did.
+            return Reply::Node(Box::new(first.as_ref().clone()));
+        }
         let cluster = ClusterRecord { name: name.to_owned(), replication_factor, ..ClusterRecord::default() };
         batch.put(CLUSTER_KEY, encode(&cluster));
         let node =
@@ -666,6 +670,16 @@ mod tests {
             record.shard_map.shards[0].replicas.iter().map(|replica| replica.node.get()).collect();
         assert_eq!(nodes, [1, 2, 3]);
         assert_eq!(placement::for_new_shard(&catalog), [NodeId(4), NodeId(1), NodeId(2)]);
+    }
+
+    #[test]
+    fn a_cluster_is_founded_once() {
+        let mut catalog = founded();
+        run(&mut catalog, &create()).expect("created");
+        let before = format!("{catalog:?}");
+        let again = Command::Found { name: "other".into(), replication_factor: 1, node: facts("n9") };
+        assert!(matches!(run(&mut catalog, &again), Ok(Reply::Node(node)) if node.facts.name == "n1"));
+        assert_eq!(format!("{catalog:?}"), before);
     }
 
     #[test]
