@@ -39,6 +39,8 @@ struct ReplicaLedger {
     shard: ShardId,
     entries: BTreeMap<LogIndex, LogEntry>,
     committed: LogIndex,
+    /// Whether it has led since its process started.
+    has_led: bool,
     /// Whether it led and then neither committed nor sent anything.
     is_silent: bool,
 }
@@ -46,8 +48,13 @@ struct ReplicaLedger {
 impl Ledger {
     /// From now on this replica is watched.
     pub(crate) fn register(&mut self, replica: ReplicaId, shard: ShardId) {
-        let ledger =
-            ReplicaLedger { shard, entries: BTreeMap::new(), committed: LogIndex(0), is_silent: false };
+        let ledger = ReplicaLedger {
+            shard,
+            entries: BTreeMap::new(),
+            committed: LogIndex(0),
+            has_led: false,
+            is_silent: false,
+        };
         self.replicas.entry(replica).or_insert(ledger);
     }
 
@@ -98,7 +105,8 @@ impl Ledger {
     ) -> Result<(), String> {
         let Some(shard) = self.shard_of(replica) else { return Ok(()) };
         if matches!(event, Event::Sent { .. } | Event::Committed { .. }) {
-            self.replicas.entry(replica).and_modify(|ledger| ledger.is_silent = false);
+            // What is committed before it leads again was logged in an earlier term.
+            self.replicas.entry(replica).and_modify(|ledger| ledger.is_silent &= !ledger.has_led);
         }
         match event {
             Event::Leads { term, .. } => self.note_leader(shard, replica, *term),
@@ -107,7 +115,10 @@ impl Ledger {
                 self.note_applied(shard, replica, *last, store, log)
             }
             Event::Opened { applied, .. } => {
-                self.replicas.entry(replica).and_modify(|ledger| ledger.committed = *applied);
+                self.replicas.entry(replica).and_modify(|ledger| {
+                    ledger.committed = *applied;
+                    ledger.has_led = false;
+                });
                 self.note_applied(shard, replica, *applied, store, log)
             }
             _ => Ok(()),
@@ -118,6 +129,7 @@ impl Ledger {
         let Some(own) = self.replicas.get_mut(&replica) else { return Ok(()) };
         let leaders = &mut self.groups.entry(shard).or_default().leaders;
         // A sole voter that crashed before its vote was durable, and before anybody heard of it, leads again.
+        own.has_led = true;
         let was_silent = std::mem::replace(&mut own.is_silent, true);
         match leaders.insert(term, replica) {
             Some(other) if other == replica && was_silent => Ok(()),
