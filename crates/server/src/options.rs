@@ -47,7 +47,7 @@ pub struct Options {
     pub node: Option<String>,
     /// Makes every fsync of the Raft log take this much longer, for benchmarks.
     pub fsync_delay_us: Option<u64>,
-    /// Free bytes of disk below which writes are refused.
+    /// Free bytes of disk below which this node hands over what it leads, and refuses the writes that stay.
     pub disk_reserve_bytes: Option<u64>,
     /// Where to write the port once connections are taken.
     pub port_file: Option<PathBuf>,
@@ -88,7 +88,7 @@ pub struct Settings {
     pub test_commands: bool,
     /// Extra time of every fsync of the Raft log.
     pub fsync_delay_us: u64,
-    /// Free bytes of disk below which writes are refused.
+    /// Free bytes of disk below which this node hands over what it leads, and refuses the writes that stay.
     pub disk_reserve_bytes: u64,
     /// Where to write the port once connections are taken.
     pub port_file: Option<PathBuf>,

@@ -41,7 +41,7 @@ pub(super) struct Arguments {
     /// Memory for cached data [default: a quarter of the machine's, at most 4 GiB].
     #[arg(long, value_name = "BYTES")]
     cache_bytes: Option<u64>,
-    /// Refuse writes while the disk has less free space than this.
+    /// Hand over to other nodes, and refuse writes that stay, while the disk has less free space than this.
     #[arg(long, value_name = "BYTES")]
     disk_reserve_bytes: Option<u64>,
     /// Write the port to this file once connections are taken.
