@@ -4,6 +4,8 @@
 //! `cargo run --release -p rpc --example floor -- DIRECTORY`, beside `psdb bench --workload insert --clients 1` on three nodes
 //! whose data is in the same file system. Prints medians in microseconds.
 
+#![expect(clippy::print_stdout, reason = "that is what it is for")]
+
 use std::fs::OpenOptions;
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
