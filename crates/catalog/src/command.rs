@@ -9,8 +9,8 @@ use crate::{CollectionRecord, IndexFailure, KeyDirection, NodeFacts, NodeRecord}
 /// A change of the catalog.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Command {
-    /// The first entry of a cluster: its name, how often it keeps things, and its first node, which gets the id 1. Does nothing, and answers
-    /// with the first node, when the cluster exists.
+    /// The first entry of a cluster: its name, how often it keeps things, and its first node, which gets the id 1. Does
+    /// nothing, and answers with the first node, when the cluster exists.
     Found {
         /// The cluster's name.
         name: String,

@@ -103,6 +103,7 @@ impl Router {
         let timeout = Duration::from_millis(ATTEMPT_MS_MAX);
         let call = self.peers.call(leader, request, timeout);
         tokio::select! {
+            biased;
             answer = call => answer,
             // Whoever was asked leads no more, or never did.
             () = replica.leader_changed(replica.leader()) => {

@@ -42,6 +42,7 @@ impl Router {
             };
             let pause = if pending { PENDING_INTERVAL } else { LOOK_INTERVAL };
             tokio::select! {
+                biased;
                 () = replica.changed(applied, leader) => {}
                 () = self.unreconciled.notified() => {}
                 () = tokio::time::sleep(pause) => {}

@@ -4,19 +4,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use base::{LogIndex, ReplicaId, ShardId};
+use base::{LogIndex, NodeId, ReplicaId, ShardId};
 use bson::Document;
 use bytes::Bytes;
 use query::encoding::{decode_document, document_range};
 use query::execute::validate;
 use query::state::ShardState;
 use replica::entry;
-use storage::{Direction, KvBatch, View};
+use storage::{Direction, KvBatch, RaftLog, Store, View};
 
 use crate::groups::initial_batch;
 use crate::history::{History, Holding, NEVER};
 use crate::register::is_linearizable;
 use crate::request::list_items;
+use crate::world::World;
 
 /// The history against itself: reads among each other and with the writes that were answered.
 pub(crate) fn check_answers(history: &mut History) {
@@ -139,6 +140,23 @@ pub(crate) fn check_collections(history: &mut History, found: &BTreeSet<String>)
     let invented: Vec<_> = found.difference(&history.doubtful_collections).cloned().collect();
     if !lost.is_empty() || !invented.is_empty() {
         history.violation(format!("the catalog has lost {lost:?} and invented {invented:?}"));
+    }
+}
+
+/// What a node's disk holds, once no process runs on it: what belongs there, and nothing that was dropped, moved away or begun
+/// in vain.
+pub(crate) fn check_disk(world: &World, node: NodeId, expected: &BTreeSet<ReplicaId>) {
+    let disk = world.node(node).disk();
+    let left = disk.open().and_then(|(store, log)| Ok((store.keyspaces()?, log.replicas()?)));
+    let Ok((keyspaces, logged)) = left else {
+        return world.violation(format!("the disk of {node} cannot be read"));
+    };
+    let kept: BTreeSet<ReplicaId> = keyspaces.iter().map(|name| name.replica).collect();
+    let logged: BTreeSet<ReplicaId> = logged.into_iter().collect();
+    if kept != *expected || logged != *expected || keyspaces.len() != expected.len() {
+        world.violation(format!(
+            "the disk of {node} holds keyspaces {keyspaces:?} and logs of {logged:?} where {expected:?} belong"
+        ));
     }
 }
 

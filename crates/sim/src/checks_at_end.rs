@@ -11,7 +11,7 @@ use base::{LogIndex, NodeId, ReplicaId, ShardId};
 use bytes::Bytes;
 use query::encoding::retry_range;
 use replica::{Membership, ReplicaStatus};
-use storage::{Direction, KeyRange, RaftLog, Store, View};
+use storage::{Direction, KeyRange, View};
 
 use crate::check;
 use crate::groups::{self, GROUPS, Member, SHARD};
@@ -50,7 +50,7 @@ pub(crate) async fn check(world: &Arc<World>) {
     }
     tokio::time::sleep(Duration::from_millis(DROP_MS_MAX)).await;
     nodes.iter().for_each(|node| world.node(*node).kill());
-    check_keyspaces(world, &memberships);
+    check_disks(world, &memberships);
 }
 
 /// Waits for both groups, and collects who belongs to them.
@@ -154,26 +154,14 @@ async fn check_member(
     Ok(view)
 }
 
-/// Shards that were dropped, replicas that moved away, and creations that a crash cut short, leave nothing behind.
-fn check_keyspaces(world: &World, memberships: &BTreeMap<ShardId, Membership>) {
-    for (node, place) in &world.nodes {
+/// Every disk against who belongs to the groups.
+fn check_disks(world: &World, memberships: &BTreeMap<ShardId, Membership>) {
+    for node in world.nodes.keys() {
         let of = |membership: &Membership| {
             let here = membership.nodes.iter().filter(|(_, other)| *other == node);
             here.map(|(replica, _)| *replica).collect::<Vec<_>>()
         };
-        let expected: BTreeSet<ReplicaId> = memberships.values().flat_map(of).collect();
-        let left = place.disk().open().and_then(|(store, log)| Ok((store.keyspaces()?, log.replicas()?)));
-        let Ok((keyspaces, logged)) = left else {
-            world.violation(format!("the disk of {node} cannot be read"));
-            continue;
-        };
-        let kept: BTreeSet<ReplicaId> = keyspaces.iter().map(|name| name.replica).collect();
-        let logged: BTreeSet<ReplicaId> = logged.into_iter().collect();
-        if kept != expected || logged != expected || keyspaces.len() != expected.len() {
-            world.violation(format!(
-                "the disk of {node} holds keyspaces {keyspaces:?} and logs of {logged:?} where {expected:?} belong"
-            ));
-        }
+        check::check_disk(world, *node, &memberships.values().flat_map(of).collect());
     }
 }
 

@@ -19,7 +19,7 @@ use query::evaluate::{Outcome, ShardCommand, ShardReply, StatementResult, WriteO
 use replica::Host;
 
 use crate::groups::{SHARD, initial_state, sole_voter};
-use crate::history::{NEVER, Read, RegisterAction, RegisterOp};
+use crate::history::{NEVER, RegisterAction};
 use crate::request::{deletion, insert, key_of, list_items, request, update};
 use crate::rpc::{NoAnswer, call};
 use crate::world::World;
@@ -107,7 +107,7 @@ pub(crate) async fn write_here_read_there(world: &Arc<World>, here: NodeId, ther
         let invoked = client.now();
         if let Ok(Some(document)) = client.ask(there, GLANCE_MS, &name).await {
             let value = document.get_i64("n").unwrap_or(-1);
-            client.note_register(name.clone(), invoked, RegisterAction::Read(value));
+            client.world.history.lock().note_register(name.clone(), invoked, RegisterAction::Read(value));
         }
     }
 }
@@ -197,7 +197,7 @@ impl Client {
         let invoked = self.now();
         let (result, _) = self.write(update(&name, doc! { "$set": { "n": value } })).await;
         self.expect(&result, is_single_update, &format!("write {name}"));
-        self.note_register(name.clone(), invoked, RegisterAction::Write(value));
+        self.world.history.lock().note_register(name.clone(), invoked, RegisterAction::Write(value));
         name
     }
 
@@ -205,35 +205,23 @@ impl Client {
         let name = self.pick("register");
         let invoked = self.now();
         if let Some(value) = self.read_number(&name).await {
-            self.note_register(name, invoked, RegisterAction::Read(value));
+            self.world.history.lock().note_register(name, invoked, RegisterAction::Read(value));
         }
     }
 
     async fn increment(&mut self) {
         let name = self.pick("counter");
-        let invoked = self.now();
-        // Nobody knows yet when it will be answered; a read may see it before.
-        let at = {
-            let mut history = self.world.history.lock();
-            let increments = history.increments.entry(name.clone()).or_default();
-            increments.push((invoked, NEVER));
-            increments.len() - 1
-        };
+        let at = self.world.history.lock().begin_increment(&name);
         let (result, _) = self.write(update(&name, doc! { "$inc": { "n": 1_i64 } })).await;
         self.expect(&result, is_single_update, &format!("increment {name}"));
-        let mut history = self.world.history.lock();
-        let answered = history.now();
-        let increments = history.increments.entry(name).or_default();
-        increments.get_mut(at).expect("pushed above").1 = answered;
+        self.world.history.lock().end_increment(&name, at);
     }
 
     async fn read_counter(&mut self) {
         let name = self.pick("counter");
         let invoked = self.now();
         if let Some(value) = self.read_number(&name).await {
-            let mut history = self.world.history.lock();
-            let answered = history.now();
-            history.counter_reads.push((name, Read { invoked, answered, value }));
+            self.world.history.lock().note_counter(name, invoked, value);
         }
     }
 
@@ -242,18 +230,14 @@ impl Client {
         let element = i64::from(self.number) * 1_000_000 + self.txn + 1;
         let (result, _) = self.write(update(&name, doc! { "$push": { "items": element } })).await;
         self.expect(&result, is_single_update, &format!("append to {name}"));
-        let mut history = self.world.history.lock();
-        let answered = history.now();
-        history.appends.entry(name).or_default().insert(element, answered);
+        self.world.history.lock().note_append(name, element);
     }
 
     async fn read_list(&mut self) {
         let name = self.pick("list");
         let invoked = self.now();
         let Some(document) = self.read_shared(&name).await else { return };
-        let mut history = self.world.history.lock();
-        let answered = history.now();
-        history.list_reads.push((name, Read { invoked, answered, value: list_items(&document) }));
+        self.world.history.lock().note_list(name, invoked, list_items(&document));
     }
 
     /// Reads a list from any replica, which may be behind but never goes backwards.
@@ -549,12 +533,6 @@ impl Client {
         if !result.outcome.as_ref().is_ok_and(is_expected) {
             self.world.violation(format!("{what}: {:?}", result.outcome));
         }
-    }
-
-    fn note_register(&self, name: String, invoked: u64, action: RegisterAction) {
-        let mut history = self.world.history.lock();
-        let answered = history.now();
-        history.registers.entry(name).or_default().push(RegisterOp { invoked, answered, action });
     }
 
     fn pick(&self, kind: &str) -> String {

@@ -106,6 +106,46 @@ impl History {
         self.violations.push(what);
     }
 
+    /// An operation on a register has been answered.
+    pub(crate) fn note_register(&mut self, name: String, invoked: u64, action: RegisterAction) {
+        let answered = self.now();
+        self.registers.entry(name).or_default().push(RegisterOp { invoked, answered, action });
+    }
+
+    /// An increment of a counter is asked for. Nobody knows yet when it will be answered; a read may see it before. Returns which
+    /// one of the counter it is.
+    pub(crate) fn begin_increment(&mut self, name: &str) -> usize {
+        let invoked = self.now();
+        let increments = self.increments.entry(name.to_owned()).or_default();
+        increments.push((invoked, NEVER));
+        increments.len() - 1
+    }
+
+    /// It has been answered.
+    pub(crate) fn end_increment(&mut self, name: &str, at: usize) {
+        let answered = self.now();
+        let increment = self.increments.get_mut(name).and_then(|increments| increments.get_mut(at));
+        increment.expect("it was asked for").1 = answered;
+    }
+
+    /// A read of a counter has been answered.
+    pub(crate) fn note_counter(&mut self, name: String, invoked: u64, value: i64) {
+        let answered = self.now();
+        self.counter_reads.push((name, Read { invoked, answered, value }));
+    }
+
+    /// An append to a list has been answered.
+    pub(crate) fn note_append(&mut self, name: String, element: i64) {
+        let answered = self.now();
+        self.appends.entry(name).or_default().insert(element, answered);
+    }
+
+    /// A read of a list has been answered.
+    pub(crate) fn note_list(&mut self, name: String, invoked: u64, value: Vec<i64>) {
+        let answered = self.now();
+        self.list_reads.push((name, Read { invoked, answered, value }));
+    }
+
     /// A document holds a seat, or, when its insert is not `answered`, may do so.
     pub(crate) fn note_holding(&mut self, document: &str, seat: i64, invoked: u64, answered: u64) {
         self.holdings.entry(seat).or_default().push(Holding {

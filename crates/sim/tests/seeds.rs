@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use sim::{Options, run};
+use sim::{Kind, Options, run};
 
 /// Seeds that every test run runs.
 const SEEDS: u64 = 200;
@@ -42,6 +42,14 @@ fn the_same_seed_runs_the_same_way_twice_and_another_one_does_not() {
         let first = run(short(seed));
         assert_eq!(first, run(short(seed)));
         assert_ne!(first.trace_hash, run(short(seed + 1)).trace_hash);
+    }
+}
+
+#[test]
+fn a_whole_cluster_runs_the_same_way_twice() {
+    for seed in [5, 10] {
+        let options = Options { kind: Some(Kind::Cluster), ..Options::new(seed) };
+        assert_eq!(run(options).trace_hash, run(options).trace_hash, "seed {seed}");
     }
 }
 

@@ -10,7 +10,7 @@ use base::{LogIndex, NodeId, ReplicaId, ShardId};
 use bytes::Bytes;
 use catalog::{Catalog, CollectionState, IndexState, ReplicaPlacement};
 use replica::Host;
-use storage::{Direction, KeyRange, RaftLog, Store};
+use storage::{Direction, KeyRange};
 
 use super::client::THINGS;
 use crate::groups::{self, Member};
@@ -231,27 +231,13 @@ async fn read_all(
     Ok((applied.map_err(|fault| handle.report(fault))?, pairs.map_err(|fault| handle.report(fault))?))
 }
 
-/// What was dropped, moved away or begun in vain leaves nothing behind.
+/// Every disk against what the catalog placed there.
 fn check_disks(world: &World, catalog: &Catalog) {
     let shards = collections(catalog).flat_map(|(_, record)| &record.shard_map.shards);
     let all = shards.flat_map(|placement| &placement.replicas).chain(&catalog.cluster().catalog);
     let placed: Vec<ReplicaPlacement> = all.cloned().collect();
     for node in world.members() {
         let here = placed.iter().filter(|placed| placed.node == node);
-        let expected: BTreeSet<ReplicaId> = here.map(|placed| placed.replica).collect();
-        let disk = world.node(node).disk();
-        let Ok((keyspaces, logged)) =
-            disk.open().and_then(|(store, log)| Ok((store.keyspaces()?, log.replicas()?)))
-        else {
-            world.violation(format!("the disk of {node} cannot be read"));
-            continue;
-        };
-        let kept: BTreeSet<ReplicaId> = keyspaces.iter().map(|name| name.replica).collect();
-        let logged: BTreeSet<ReplicaId> = logged.into_iter().collect();
-        if kept != expected || logged != expected || keyspaces.len() != expected.len() {
-            world.violation(format!(
-                "the disk of {node} holds keyspaces {keyspaces:?} and logs of {logged:?} where {expected:?} belong"
-            ));
-        }
+        check::check_disk(world, node, &here.map(|placed| placed.replica).collect());
     }
 }

@@ -18,7 +18,7 @@ use router::command::{
 };
 use router::{OperationContext, Router};
 
-use crate::history::{NEVER, Read, RegisterAction, RegisterOp};
+use crate::history::{NEVER, RegisterAction};
 use crate::request::list_items;
 use crate::rpc::{NoAnswer, call_router};
 use crate::world::World;
@@ -160,41 +160,30 @@ impl Client {
         let invoked = self.now();
         let (reply, _) = self.write(update(&name, doc! { "$set": { "n": value } })).await;
         self.expect_one(&reply, &format!("write {name}"));
-        self.note_register(name, invoked, RegisterAction::Write(value));
+        self.world.history.lock().note_register(name, invoked, RegisterAction::Write(value));
     }
 
     async fn read_register(&mut self) {
         let name = self.pick("register");
         let invoked = self.now();
         if let Some(value) = self.read_number(&name).await {
-            self.note_register(name, invoked, RegisterAction::Read(value));
+            self.world.history.lock().note_register(name, invoked, RegisterAction::Read(value));
         }
     }
 
     async fn increment(&mut self) {
         let name = self.pick("counter");
-        let invoked = self.now();
-        // Nobody knows yet when it will be answered; a read may see it before.
-        let at = {
-            let mut history = self.world.history.lock();
-            let increments = history.increments.entry(name.clone()).or_default();
-            increments.push((invoked, NEVER));
-            increments.len() - 1
-        };
+        let at = self.world.history.lock().begin_increment(&name);
         let (reply, _) = self.write(update(&name, doc! { "$inc": { "n": 1_i64 } })).await;
         self.expect_one(&reply, &format!("increment {name}"));
-        let mut history = self.world.history.lock();
-        let answered = history.now();
-        history.increments.entry(name).or_default().get_mut(at).expect("pushed above").1 = answered;
+        self.world.history.lock().end_increment(&name, at);
     }
 
     async fn read_counter(&mut self) {
         let name = self.pick("counter");
         let invoked = self.now();
         if let Some(value) = self.read_number(&name).await {
-            let mut history = self.world.history.lock();
-            let answered = history.now();
-            history.counter_reads.push((name, Read { invoked, answered, value }));
+            self.world.history.lock().note_counter(name, invoked, value);
         }
     }
 
@@ -203,9 +192,7 @@ impl Client {
         let element = i64::from(self.number) * 1_000_000 + self.txn + 1;
         let (reply, _) = self.write(update(&name, doc! { "$push": { "items": element } })).await;
         self.expect_one(&reply, &format!("append to {name}"));
-        let mut history = self.world.history.lock();
-        let answered = history.now();
-        history.appends.entry(name).or_default().insert(element, answered);
+        self.world.history.lock().note_append(name, element);
     }
 
     async fn read_list(&mut self) {
@@ -214,9 +201,7 @@ impl Client {
         let Some(document) = self.read(THINGS, &name, ReadMode::Primary).await else {
             return self.world.violation(format!("{name} is gone"));
         };
-        let mut history = self.world.history.lock();
-        let answered = history.now();
-        history.list_reads.push((name, Read { invoked, answered, value: list_items(&document) }));
+        self.world.history.lock().note_list(name, invoked, list_items(&document));
     }
 
     /// Reads a list from a replica that may be behind. Through one router, what one client sees never goes backwards.
@@ -565,12 +550,6 @@ impl Client {
         if reply.n != 1 || !reply.write_errors.is_empty() {
             self.world.violation(format!("{what}: {reply:?}"));
         }
-    }
-
-    fn note_register(&self, name: String, invoked: u64, action: RegisterAction) {
-        let mut history = self.world.history.lock();
-        let answered = history.now();
-        history.registers.entry(name).or_default().push(RegisterOp { invoked, answered, action });
     }
 
     fn pick(&self, kind: &str) -> String {
