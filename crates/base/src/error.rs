@@ -122,6 +122,10 @@ codes! {
     DOTTED_FIELD_NAME = 57, "DottedFieldName";
     CONFLICTING_OPERATION_IN_PROGRESS = 117, "ConflictingOperationInProgress";
     COMMAND_NOT_FOUND = 59, "CommandNotFound";
+    SHARD_KEY_NOT_FOUND = 61, "ShardKeyNotFound";
+    SHARD_NOT_FOUND = 70, "ShardNotFound";
+    NAMESPACE_NOT_SHARDED = 118, "NamespaceNotSharded";
+    CANNOT_SPLIT = 147, "CannotSplit";
     NOT_EXACT_VALUE_FIELD = 82, "NotExactValueField";
     WRITE_CONCERN_FAILED = 64, "WriteConcernFailed";
     MULTIPLE_ERRORS_OCCURRED = 65, "MultipleErrorsOccurred";

@@ -14,10 +14,12 @@ pub mod order;
 pub mod path;
 pub mod pipeline;
 pub mod projection;
+pub mod shard_key;
 pub mod sort;
 pub mod update;
 pub mod validate;
 pub mod value;
 
 pub use context::{EvalContext, Variables};
+pub use shard_key::ShardKey;
 pub use value::{ArrayRef, DocBuf, DocRef, Kind, RawDoc, Value};
