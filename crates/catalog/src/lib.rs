@@ -8,11 +8,13 @@
 pub mod command;
 pub mod placement;
 pub mod record;
+pub mod reshard;
 pub mod state;
 
-pub use command::{Command, NewIndex, Reply};
+pub use command::{Command, NewIndex, Reply, ReshardStep};
 pub use record::{
-    ClusterRecord, CollectionRecord, CollectionState, IndexFailure, IndexSpec, IndexState, KeyDirection,
-    NodeFacts, NodeRecord, ReplicaPlacement, ShardMap, ShardPlacement,
+    ClusterRecord, CollectionRecord, CollectionState, Failure, HashSpan, IndexFailure, IndexSpec, IndexState,
+    KeyDirection, NodeFacts, NodeRecord, ReplicaPlacement, ShardMap, ShardPlacement,
 };
+pub use reshard::{Reshard, ReshardOutcome, ReshardPhase, ReshardPlan};
 pub use state::Catalog;

@@ -69,12 +69,33 @@ fn voters_wanted(shard: ShardId, replicas: usize) -> usize {
 
 /// Nodes for a new shard: those with the fewest replicas. An odd number, so that all of them vote.
 pub(crate) fn for_new_shard(catalog: &Catalog) -> Vec<NodeId> {
+    for_new_shards(catalog, 1).into_iter().next().expect("one shard was asked for")
+}
+
+/// Nodes for each of several new shards: those with the fewest replicas, the first of them those that are first the least
+/// often, since the first replica leads. An odd number, so that all of them vote; none where no node holds data.
+pub(crate) fn for_new_shards(catalog: &Catalog, count: usize) -> Vec<Vec<NodeId>> {
     let factor = usize::try_from(catalog.cluster().replication_factor).unwrap_or(usize::MAX);
-    let load = load(catalog);
-    let count = voters_wanted(ShardId(u64::MAX), load.len().min(factor));
-    let mut nodes: Vec<(usize, NodeId)> = load.into_iter().map(|(node, replicas)| (replicas, node)).collect();
-    nodes.sort_unstable();
-    nodes.into_iter().take(count).map(|(_, node)| node).collect()
+    let mut load = load(catalog);
+    let mut firsts: BTreeMap<NodeId, usize> = load.keys().map(|node| (*node, 0)).collect();
+    for shard in catalog.collections().flat_map(|record| record.kept_shards()) {
+        let first = shard.replicas.first().and_then(|first| firsts.get_mut(&first.node));
+        first.into_iter().for_each(|firsts| *firsts += 1);
+    }
+    let wanted = voters_wanted(ShardId(u64::MAX), load.len().min(factor));
+    let choose = |_| {
+        let mut nodes: Vec<NodeId> = load.keys().copied().collect();
+        nodes.sort_by_key(|node| (load.get(node).copied(), *node));
+        nodes.truncate(wanted);
+        nodes.sort_by_key(|node| (firsts.get(node).copied(), load.get(node).copied(), *node));
+        for node in &nodes {
+            load.entry(*node).and_modify(|replicas| *replicas += 1);
+        }
+        let first = nodes.first().and_then(|first| firsts.get_mut(first));
+        first.into_iter().for_each(|firsts| *firsts += 1);
+        nodes
+    };
+    (0..count).map(choose).collect()
 }
 
 /// The replica that is missing most, if any is: shards with fewer replicas than they should have.
@@ -82,7 +103,7 @@ pub fn missing_replica(catalog: &Catalog) -> Option<Command> {
     let load = load(catalog);
     let factor = usize::try_from(catalog.cluster().replication_factor).unwrap_or(usize::MAX).min(load.len());
     let active = catalog.collections().filter(|record| record.state == CollectionState::Active);
-    let shards = active.flat_map(|record| &record.shard_map.shards);
+    let shards = active.flat_map(|record| record.kept_shards());
     let short =
         shards.filter(|shard| shard.replicas.len() < factor).min_by_key(|shard| shard.replicas.len())?;
     let free = load.iter().filter(|(node, _)| short.replicas.iter().all(|replica| replica.node != **node));
@@ -95,7 +116,7 @@ fn load(catalog: &Catalog) -> BTreeMap<NodeId, usize> {
     let storage = catalog.nodes().filter(|node| node.facts.storage && node.replaced_by.is_none());
     let mut load: BTreeMap<NodeId, usize> = storage.map(|node| (node.id, 0)).collect();
     for replica in
-        catalog.collections().flat_map(|record| &record.shard_map.shards).flat_map(|shard| &shard.replicas)
+        catalog.collections().flat_map(|record| record.all_shards()).flat_map(|shard| &shard.replicas)
     {
         load.entry(replica.node).and_modify(|replicas| *replicas += 1);
     }

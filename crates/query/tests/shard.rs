@@ -52,9 +52,12 @@ pub(crate) struct Options {
 
 impl Shard {
     pub(crate) fn new() -> Shard {
+        Shard::with_state(ShardState::new(CollectionId(1), Epoch(1)))
+    }
+
+    pub(crate) fn with_state(state: ShardState) -> Shard {
         let (store, _) = MemoryDisk::new().open().expect("an empty disk opens");
         store.create_keyspace(NAME).expect("created");
-        let state = ShardState::new(CollectionId(1), Epoch(1));
         store.apply(NAME, &state.initial_batch(), LogIndex(1)).expect("applies");
         let evaluator =
             Evaluator::load(&store.view(NAME).expect("the keyspace exists")).expect("has a state");
@@ -303,6 +306,7 @@ pub(crate) fn request(ops: Vec<WriteOp>) -> WriteRequest {
         session: None,
         statements,
         ordered: true,
+        fence: None,
         variables: Variables::default(),
     }
 }

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use base::{Code, Error, LogIndex, Result};
 use bytes::Bytes;
-use catalog::CollectionRecord;
 use document::filter::Filter;
 use document::sort::SortSpec;
 use document::{DocBuf, EvalContext, Value};
@@ -17,6 +16,7 @@ use replica::{ReadView, ShardHandle};
 use storage::View;
 
 use crate::command::{Hint, ReadSource};
+use crate::resolve::Place;
 use crate::retry::is_stale;
 use crate::write::WriteContext;
 use crate::{OperationContext, Router};
@@ -52,7 +52,7 @@ impl Router {
         search: &Search,
         limit: usize,
     ) -> Result<Vec<Bytes>> {
-        let Some(record) = context.record else { return Ok(Vec::new()) };
+        let Some(place) = context.place else { return Ok(Vec::new()) };
         let (sort, hint) = order(search.sort.as_ref(), search.hint.clone())?;
         let request = ReadRequest {
             filter: Arc::clone(&search.filter),
@@ -62,7 +62,7 @@ impl Router {
             hint,
             context: self.eval_context(context.variables.clone()),
         };
-        let Some(mut executor) = self.start_read(context.cx, record, &request).await? else {
+        let Some(mut executor) = self.start_read(context.cx, place, &request).await? else {
             return Ok(Vec::new());
         };
         let mut found = Vec::new();
@@ -82,35 +82,40 @@ impl Router {
     pub(crate) async fn start_read(
         &self,
         cx: &OperationContext,
-        record: &Arc<CollectionRecord>,
+        place: &Place,
         request: &ReadRequest,
     ) -> Result<Option<FindExecutor>> {
-        let Some((view, state)) = self.view(cx, record).await? else { return Ok(None) };
+        let Some((view, state)) = self.view(cx, place).await? else { return Ok(None) };
         self.executor(view, &state, request).map(Some)
     }
 
-    /// A view of a collection's shard as of now. `None` when the collection was dropped meanwhile; fails as stale when
+    /// A view of a shard as of now. `None` when the collection was dropped meanwhile; fails as stale when
     /// this node's replica does not lead.
     pub(crate) async fn view(
         &self,
         cx: &OperationContext,
-        record: &Arc<CollectionRecord>,
+        place: &Place,
     ) -> Result<Option<(Arc<dyn View>, Arc<ShardState>)>> {
-        let read = match (self.shard_of(record), cx.source) {
+        let read = match (self.shard_of(place), cx.source) {
             (Ok(shard), ReadSource::Primary) => shard.read().await,
             (Ok(shard), ReadSource::Replica(at_least)) => self.read_behind(cx, &shard, at_least).await,
             (Err(error), _) => Err(error),
         };
         match read {
+            // Others have taken its place, or it has not taken that of others.
+            Ok((_, state)) if !state.serves() => self.dropped_or(place, not_serving(place)).await,
             Ok(pair) => Ok(Some(pair)),
-            Err(error) if is_stale(&error) => {
-                let current = self.catalog_now().await?;
-                match current.find(&record.namespace).is_some_and(|found| found.id == record.id) {
-                    true => Err(error),
-                    false => Ok(None),
-                }
-            }
+            Err(error) if is_stale(&error) => self.dropped_or(place, error).await,
             Err(error) => Err(error),
+        }
+    }
+
+    /// `None` when the collection was dropped; else the error.
+    async fn dropped_or<T>(&self, place: &Place, error: Error) -> Result<Option<T>> {
+        let (current, record) = (self.catalog_now().await?, &place.record);
+        match current.find(&record.namespace).is_some_and(|found| found.id == record.id) {
+            true => Err(error),
+            false => Ok(None),
         }
     }
 
@@ -182,6 +187,11 @@ impl Router {
             }
         })
     }
+}
+
+fn not_serving(place: &Place) -> Error {
+    let message = format!("{} of {} does not serve: its shards are being cut anew", place.shard, place.record.namespace);
+    Error::new(Code::STALE_CONFIG, message)
 }
 
 /// Parses a sort, for which an index may be hinted at; an empty one is none. A sort by `$natural` is no sort but the

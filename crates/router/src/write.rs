@@ -10,17 +10,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use base::limits::{ENTRY_BYTES_MAX, MULTI_WRITE_BATCH};
 use base::{Code, Error, Namespace, Result};
 use bson::Bson;
-use catalog::CollectionRecord;
 use document::filter::Filter;
 use document::{DocBuf, Variables};
 use query::evaluate::{
-    Candidates, Outcome, ReturnDocument, ShardCommand, ShardReply, Statement, StatementResult, WriteOp,
+    Candidates, Fence, Outcome, ReturnDocument, ShardCommand, ShardReply, Statement, StatementResult, WriteOp,
     WriteRequest,
 };
 
 use crate::command::{
     DeleteCommand, DeleteStatement, Hint, InsertCommand, UpdateCommand, UpdateStatement, WriteReply,
 };
+use crate::resolve::Place;
 use crate::retry::{ends_command, is_refusal};
 use crate::search::Search;
 use crate::{OperationContext, Router, parse, target};
@@ -36,8 +36,10 @@ pub(crate) struct WriteContext<'a> {
     pub(crate) namespace: &'a Namespace,
     pub(crate) ordered: bool,
     pub(crate) variables: &'a Variables,
-    /// The collection as it was found when the operation was brought here. `None`: there was none, and nothing matches.
-    pub(crate) record: Option<&'a Arc<CollectionRecord>>,
+    /// The shard that the operation was brought here for. `None`: there is no collection, and nothing matches.
+    pub(crate) place: Option<&'a Place>,
+    /// What the shard answered to the probe for the operation's only statement.
+    pub(crate) fence: Option<Fence>,
     /// Whether a part of the operation was done.
     pub(crate) is_begun: AtomicBool,
 }
@@ -57,7 +59,7 @@ impl Router {
     pub(crate) async fn insert_here(
         &self,
         cx: &OperationContext,
-        record: Option<&Arc<CollectionRecord>>,
+        place: Option<&Place>,
         command: InsertCommand,
     ) -> Result<WriteReply> {
         let variables = Variables::default();
@@ -74,7 +76,8 @@ impl Router {
             namespace: &command.namespace,
             ordered: command.ordered,
             variables: &variables,
-            record,
+            place,
+            fence: None,
             is_begun: AtomicBool::new(false),
         };
         self.run(&context, prepared.map(Ok)).await
@@ -84,7 +87,7 @@ impl Router {
     pub(crate) async fn update_here(
         &self,
         cx: &OperationContext,
-        record: Option<&Arc<CollectionRecord>>,
+        place: Option<&Place>,
         command: UpdateCommand,
     ) -> Result<WriteReply> {
         let variables = parse::variables(command.variables.as_ref());
@@ -97,7 +100,8 @@ impl Router {
             namespace: &command.namespace,
             ordered: command.ordered,
             variables: &variables,
-            record,
+            place,
+            fence: None,
             is_begun: AtomicBool::new(false),
         };
         self.run(&context, prepared).await
@@ -107,7 +111,7 @@ impl Router {
     pub(crate) async fn delete_here(
         &self,
         cx: &OperationContext,
-        record: Option<&Arc<CollectionRecord>>,
+        place: Option<&Place>,
         command: DeleteCommand,
     ) -> Result<WriteReply> {
         let variables = parse::variables(command.variables.as_ref());
@@ -120,7 +124,8 @@ impl Router {
             namespace: &command.namespace,
             ordered: command.ordered,
             variables: &variables,
-            record,
+            place,
+            fence: None,
             is_begun: AtomicBool::new(false),
         };
         self.run(&context, prepared).await
@@ -303,8 +308,8 @@ impl Router {
         context: &WriteContext<'_>,
         statements: &Arc<[Statement]>,
     ) -> Result<Vec<StatementResult>> {
-        match context.record {
-            Some(record) => self.send_to(context, record, Arc::clone(statements)).await,
+        match context.place {
+            Some(place) => self.send_to(context, place, Arc::clone(statements)).await,
             None => Ok(nothing_matched(statements)),
         }
     }
@@ -312,18 +317,19 @@ impl Router {
     async fn send_to(
         &self,
         context: &WriteContext<'_>,
-        record: &CollectionRecord,
+        place: &Place,
         statements: Arc<[Statement]>,
     ) -> Result<Vec<StatementResult>> {
         let request = WriteRequest {
             namespace: context.namespace.clone(),
-            epoch: record.shard_map.epoch,
+            epoch: place.since,
             session: context.cx.retry_identity(),
             statements,
             ordered: context.ordered,
+            fence: context.fence,
             variables: context.variables.clone(),
         };
-        let written = match self.shard_of(record) {
+        let written = match self.shard_of(place) {
             Ok(shard) => match self.check_room_of(&shard) {
                 Ok(()) => shard.write(ShardCommand::Write(request)).await,
                 Err(error) => Err(error),
