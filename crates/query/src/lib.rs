@@ -11,6 +11,7 @@ pub mod explain;
 pub mod failure;
 pub mod index;
 pub mod plan;
+pub mod position;
 pub mod state;
 
 pub use failure::Failure;

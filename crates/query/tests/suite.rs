@@ -2,6 +2,7 @@
 //! expected output with `UPDATE_GOLDENFILES=1 cargo test -p query`, and read what changed.
 
 mod copying;
+mod positions;
 mod properties;
 mod requests;
 mod scripts;

@@ -148,6 +148,7 @@ impl Router {
             sort: request.sort.clone(),
             skip: request.skip,
             limit: request.limit,
+            scope: None,
             context: request.context.clone(),
         };
         Ok(FindExecutor::new(Arc::new(plan), find, view))
@@ -166,6 +167,7 @@ impl Router {
             sort: request.sort.as_deref(),
             hint: hint.as_ref(),
             limit: request.limit.map(|limit| limit.saturating_add(request.skip)),
+            after: None,
         };
         self.step(plan(state, view, &wanted))
     }
