@@ -42,6 +42,10 @@ pub(crate) struct ReadRequest {
     pub(crate) limit: Option<u64>,
     pub(crate) hint: Option<Hint>,
     pub(crate) context: EvalContext,
+    /// Behind which position of an earlier read it goes on.
+    pub(crate) after: Option<Position>,
+    /// Only a part of the shard's documents.
+    pub(crate) scope: Option<HashScope>,
 }
 
 impl Router {
@@ -61,6 +65,8 @@ impl Router {
             limit: (limit != usize::MAX).then_some(limit as u64),
             hint,
             context: self.eval_context(context.variables.clone()),
+            after: None,
+            scope: None,
         };
         let Some(mut executor) = self.start_read(context.cx, place, &request).await? else {
             return Ok(Vec::new());
