@@ -109,7 +109,8 @@ pub enum Command {
         /// The indexes.
         indexes: Vec<IndexId>,
     },
-    /// Begins to replace shards of a collection by others. Fails with `ConflictingOperationInProgress` while another reshard
+    /// Begins to replace shards of a collection by others. Answers with the reshard; with `Done` when they own already what they
+    /// would. Fails with `ConflictingOperationInProgress` while another reshard
     /// of it, or an index build, is under way, with `WriteConflict` when there was a reshard since the proposer looked, and
     /// with `InvalidOptions` when an index could not be kept unique.
     BeginReshard {

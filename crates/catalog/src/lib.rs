@@ -13,8 +13,8 @@ pub mod state;
 
 pub use command::{Command, NewIndex, Reply, ReshardStep};
 pub use record::{
-    ClusterRecord, CollectionRecord, CollectionState, Failure, HashSpan, IndexFailure, IndexSpec, IndexState,
-    KeyDirection, NodeFacts, NodeRecord, ReplicaPlacement, ShardMap, ShardPlacement,
+    Birth, ClusterRecord, CollectionRecord, CollectionState, Failure, HashSpan, IndexFailure, IndexSpec,
+    IndexState, KeyDirection, NodeFacts, NodeRecord, ReplicaPlacement, ShardMap, ShardPlacement,
 };
 pub use reshard::{Reshard, ReshardOutcome, ReshardPhase, ReshardPlan};
 pub use state::Catalog;

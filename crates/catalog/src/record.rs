@@ -115,6 +115,9 @@ pub struct CollectionRecord {
     /// Shards that have an index, of those that are being built.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub built: Vec<(IndexId, ShardId)>,
+    /// What shards began with that came of a reshard.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub births: Vec<Birth>,
     /// What is replacing some of its shards.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reshard: Option<Box<Reshard>>,
@@ -146,6 +149,11 @@ impl CollectionRecord {
     /// Whether clients see the collection as sharded: somebody asked for it, or it was split.
     pub fn is_sharded(&self) -> bool {
         !self.key_pattern.is_empty() || self.shard_map.shards.len() > 1
+    }
+
+    /// What a shard begins with; `None` for the first one of the collection, which begins with nothing.
+    pub fn birth(&self, placement: &ShardPlacement) -> Option<&Birth> {
+        self.births.iter().find(|birth| birth.since == placement.since)
     }
 
     /// Its shards, and those that are to replace some of them.
@@ -193,6 +201,19 @@ impl ShardMap {
             && self.shards.last().map(ShardPlacement::last_hash) == Some(u64::MAX);
         ends && HashSpan::follow_each_other(self.shards.iter().map(ShardPlacement::span))
     }
+}
+
+/// What shards begin with that replace others: the same for each of their replicas, whenever it is created.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Birth {
+    /// Of the shards that came into use with this version of the shard map.
+    pub since: Epoch,
+    /// The shards that they replace.
+    pub sources: Vec<ShardId>,
+    /// The fields whose hash chose among them.
+    pub shard_key: Vec<String>,
+    /// The indexes that the collection had, but the one on `_id`.
+    pub indexes: Vec<IndexSpec>,
 }
 
 /// Hashes from `first` to `last`, both inclusive, each as its two halves: BSON has no unsigned 64-bit integer.

@@ -11,15 +11,15 @@
 //! `AbortReshard`, at any step before the last, retires the targets instead; the sources go on. Always holds: every hash is
 //! owned by exactly one shard of the shard map; a collection has one reshard at a time; what a shard owns never changes.
 
-use base::{Code, CollectionId, Epoch, Error, ReplicaId, ReshardId, Result, ShardId};
+use base::{Code, CollectionId, Epoch, Error, IndexId, ReplicaId, ReshardId, Result, ShardId};
 use bson::Document;
 use serde::{Deserialize, Serialize};
 use storage::KvBatch;
 
 use crate::state::{Counters, put_collection, put_counters};
 use crate::{
-    Catalog, CollectionRecord, Failure, HashSpan, IndexState, ReplicaPlacement, Reply, ReshardStep,
-    ShardPlacement, placement,
+    Birth, Catalog, CollectionRecord, Failure, HashSpan, IndexSpec, IndexState, ReplicaPlacement, Reply,
+    ReshardStep, ShardPlacement, placement,
 };
 
 /// A reshard under way.
@@ -100,8 +100,14 @@ impl Catalog {
             return Err(Error::new(Code::WRITE_CONFLICT, message));
         }
         check_plan(&record, plan)?;
+        if changes_nothing(&record, plan) {
+            record.key_pattern = plan.key_pattern.clone();
+            put_collection(batch, &record);
+            return Ok(Reply::Done);
+        }
         let mut counters = self.counters();
         let targets = self.new_shards(&mut counters, &record, &plan.targets)?;
+        note_birth(&mut record, plan);
         record.reshards += 1;
         let id = ReshardId(record.reshards);
         record.reshard = Some(Box::new(Reshard {
@@ -185,6 +191,19 @@ impl Catalog {
     }
 }
 
+/// Keeps what the targets begin with, and forgets that of shards that are in use no more.
+fn note_birth(record: &mut CollectionRecord, plan: &ReshardPlan) {
+    let since = record.shard_map.epoch.next();
+    let used: Vec<Epoch> = record.shard_map.shards.iter().map(|shard| shard.since).collect();
+    record.births.retain(|birth| used.contains(&birth.since));
+    let ready = |(spec, state): &(IndexSpec, IndexState)| {
+        (*state == IndexState::Ready && spec.id != IndexId(0)).then(|| spec.clone())
+    };
+    let indexes = record.indexes.iter().filter_map(ready).collect();
+    let (sources, shard_key) = (plan.sources.clone(), plan.shard_key.clone());
+    record.births.push(Birth { since, sources, shard_key, indexes });
+}
+
 fn reshard_of(record: &mut CollectionRecord) -> &mut Reshard {
     record.reshard.as_mut().expect("the collection was found by its reshard")
 }
@@ -259,6 +278,12 @@ fn check_free(record: &CollectionRecord) -> Result<()> {
         )),
         None => Ok(()),
     }
+}
+
+/// Whether the shards own what they would own afterwards.
+fn changes_nothing(record: &CollectionRecord, plan: &ReshardPlan) -> bool {
+    let owned: Vec<HashSpan> = sources(record, &plan.sources).iter().map(|shard| shard.span()).collect();
+    plan.shard_key == record.shard_key && owned == plan.targets
 }
 
 fn check_plan(record: &CollectionRecord, plan: &ReshardPlan) -> Result<()> {

@@ -359,6 +359,7 @@ impl Catalog {
             key_pattern: bson::Document::new(),
             shard_map: ShardMap { epoch: Epoch(1), shards: vec![shard] },
             built: Vec::new(),
+            births: Vec::new(),
             reshard: None,
             reshards: 0,
             last_reshard: None,

@@ -345,6 +345,9 @@ pub struct ScanCommand {
     pub hint: Option<Hint>,
     /// `let`.
     pub variables: Option<DocBuf>,
+    /// For an aggregation, all its stages: the shard does its part of them, in the place of `filter` and `sort`. Empty for a
+    /// find.
+    pub pipeline: Vec<Bson>,
     /// Whether each document comes with its sort key, by which shards' parts are merged.
     pub ranked: bool,
     /// Behind which position of an earlier scan, perhaps of another shard, to go on: `query::position`.

@@ -39,7 +39,6 @@ impl Router {
             ordered: true,
             variables: &variables,
             place,
-            fence: None,
             is_begun: AtomicBool::new(false),
         };
         let result = self.send_aimed(&context, &search, op).await?;

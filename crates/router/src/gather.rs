@@ -17,6 +17,7 @@ use document::DocBuf;
 use document::filter::Filter;
 use query::state::HashRange;
 
+use crate::aggregate::Divided;
 use crate::command::{CursorId, ReadPreference, ScanCommand, ScanReply, ScanScope, ScanSize};
 use crate::peer::{Operation, OperationReply};
 use crate::resolve::{Place, all_places, places_of};
@@ -41,6 +42,10 @@ pub(crate) struct Gather {
     /// What each part is asked, but for its place and position.
     scan: ScanCommand,
     parts: Vec<Part>,
+    /// Whether documents come out in the order of their sort keys.
+    sorted: bool,
+    /// Whether a part counts only as a whole: its groups are half done.
+    grouped: bool,
     /// Documents still to be left out, and still to be given.
     skip: u64,
     limit: Option<u64>,
@@ -94,8 +99,8 @@ impl Part {
         }
     }
 
-    fn needs_more(&self) -> bool {
-        self.buffer.is_empty() && !self.is_done
+    fn needs_more(&self, grouped: bool) -> bool {
+        (self.buffer.is_empty() || grouped) && !self.is_done
     }
 
     /// The part cut into one for each shard that has some of its documents as of `record`.
@@ -139,6 +144,8 @@ impl Router {
             router: self.own.clone(),
             record: Arc::clone(record),
             parts: places.into_iter().map(Part::whole).collect(),
+            sorted: scan.sort.is_some(),
+            grouped: false,
             skip: scan.skip,
             limit: scan.limit,
             scan,
@@ -147,27 +154,47 @@ impl Router {
         }
     }
 
-    /// A read whose first part was asked already, and answered.
+    /// The source of an aggregation: what every shard makes of its part of the stages.
+    pub(crate) fn gather_pipeline(
+        &self,
+        cx: &OperationContext,
+        record: &Arc<CollectionRecord>,
+        divided: &Divided,
+        scan: ScanCommand,
+    ) -> Gather {
+        let mut gather = self.gather(cx, record, &divided.filter, scan);
+        gather.sorted = divided.sort.is_some();
+        gather.grouped = divided.groups;
+        gather
+    }
+
+    /// A read of one shard, which leaves out and limits by itself while it is the only one.
+    pub(crate) fn gather_from(&self, cx: &OperationContext, place: Place, scan: ScanCommand) -> Gather {
+        Gather {
+            router: self.own.clone(),
+            record: Arc::clone(&place.record),
+            parts: vec![Part::whole(place)],
+            sorted: scan.sort.is_some(),
+            grouped: false,
+            skip: scan.skip,
+            limit: scan.limit,
+            scan,
+            reads: cx.reads.clone(),
+            cost: Cost::default(),
+        }
+    }
+
+    /// The same, when the shard has answered already, and left out what it had to.
     pub(crate) fn gather_after(
         &self,
         cx: &OperationContext,
         place: Place,
         scan: ScanCommand,
-        given: u64,
         reply: ScanReply,
     ) -> Gather {
-        let mut part = Part::whole(place.clone());
-        part.take(self.node, reply);
-        Gather {
-            router: self.own.clone(),
-            record: place.record,
-            parts: vec![part],
-            skip: 0,
-            limit: scan.limit.map(|limit| limit.saturating_sub(given)),
-            scan,
-            reads: cx.reads.clone(),
-            cost: Cost::default(),
-        }
+        let mut gather = self.gather_from(cx, place, scan);
+        gather.take(0, self.node, reply);
+        gather
     }
 
     /// Adds the next documents to `out`. Says whether there may be more.
@@ -192,7 +219,7 @@ impl Router {
                     return Ok(false);
                 }
                 // What has been found goes out before anybody waits for more of it.
-                if documents > 0 && gather.scan.sort.is_none() {
+                if documents > 0 && !gather.sorted {
                     return Ok(true);
                 }
                 self.ask_parts(cx, gather, size.documents_max - documents).await?;
@@ -219,11 +246,10 @@ impl Router {
     /// Asks every part that has nothing to offer for more, all at the same time, until each has or has ended.
     async fn ask_parts(&self, cx: &OperationContext, gather: &mut Gather, documents: usize) -> Result<()> {
         let mut attempts = Attempts::new(self);
-        while gather.parts.iter().any(Part::needs_more) {
+        while gather.needs_more() {
             self.locate_parts(gather).await?;
             let size = gather.part_size(documents);
-            let asked: Vec<usize> =
-                (0..gather.parts.len()).filter(|at| gather.parts.get(*at).is_some_and(Part::needs_more)).collect();
+            let asked = gather.hungry();
             let operations = asked.iter().filter_map(|at| gather.operation(*at, size)).collect();
             let cx = &OperationContext { reads: gather.reads.clone(), ..cx.clone() };
             let answers = self.attempt_all(cx, operations, &mut gather.cost.calls).await;
@@ -253,9 +279,9 @@ impl Router {
             return Ok(());
         }
         let catalog = self.catalog_now().await?;
-        let record = catalog.collection(gather.record.id).filter(|record| {
-            catalog.find(&record.namespace).is_some_and(|found| found.id == record.id)
-        });
+        let record = catalog
+            .collection(gather.record.id)
+            .filter(|record| catalog.find(&record.namespace).is_some_and(|found| found.id == record.id));
         let record = record.ok_or_else(|| dropped(&gather.record))?;
         gather.record = Arc::clone(record);
         let mut parts = Vec::with_capacity(gather.parts.len());
@@ -278,7 +304,7 @@ impl Part {
         self.buffer.extend(ranks.zip(reply.documents));
         self.is_done = reply.is_done;
         self.cursor = reply.cursor.map(|cursor| (node, cursor));
-        self.position = Some(reply.position);
+        self.position = (!reply.position.is_empty()).then_some(reply.position);
     }
 }
 
@@ -288,13 +314,24 @@ impl Gather {
         self.parts.iter().all(|part| part.is_done && part.buffer.is_empty())
     }
 
+    fn needs_more(&self) -> bool {
+        self.parts.iter().any(|part| part.needs_more(self.grouped))
+    }
+
+    /// The parts that have to be asked.
+    fn hungry(&self) -> Vec<usize> {
+        let parts = self.parts.iter().enumerate();
+        parts.filter(|(_, part)| part.needs_more(self.grouped)).map(|(at, _)| at).collect()
+    }
+
     /// The part whose document comes next; `None` when somebody has to be asked first.
     fn next_part(&self) -> Option<usize> {
         let parts = self.parts.iter().enumerate();
-        if self.scan.sort.is_none() {
-            return parts.filter(|(_, part)| !part.buffer.is_empty()).map(|(at, _)| at).next();
+        if !self.sorted {
+            let has_some = |part: &Part| !part.buffer.is_empty() && (part.is_done || !self.grouped);
+            return parts.filter(|(_, part)| has_some(part)).map(|(at, _)| at).next();
         }
-        if self.parts.iter().any(Part::needs_more) {
+        if self.needs_more() {
             return None;
         }
         let first = |part: &'_ Part| part.buffer.front().map(|(key, _)| key.clone());
@@ -319,17 +356,22 @@ impl Gather {
         let place = part.place.clone()?;
         if let Some((node, cursor)) = part.cursor {
             let namespace = self.scan.namespace.to_string();
-            return Some(Asked { place, node: Some(node), operation: Operation::Continue { namespace, cursor, size } });
+            return Some(Asked {
+                place,
+                node: Some(node),
+                operation: Operation::Continue { namespace, cursor, size },
+            });
         }
         let scope = part.is_scoped.then(|| ScanScope {
             shard_key: part.shard_key.clone(),
             first: part.range.first,
             last: part.range.last,
         });
+        let skip = if self.parts.len() == 1 && part.position.is_none() { self.skip } else { 0 };
         let scan = ScanCommand {
-            skip: 0,
-            limit: self.limit.map(|limit| limit.saturating_add(self.skip)),
-            ranked: self.scan.sort.is_some(),
+            skip,
+            limit: self.limit.map(|limit| limit.saturating_add(self.skip - skip)),
+            ranked: self.sorted && self.parts.len() > 1,
             after: part.position.clone(),
             scope,
             size,
@@ -341,7 +383,12 @@ impl Gather {
     fn take(&mut self, at: usize, node: NodeId, reply: ScanReply) {
         self.cost.documents += reply.documents.len() as u64;
         self.cost.bytes += reply.documents.iter().map(|document| document.bytes().len() as u64).sum::<u64>();
+        let is_alone = self.parts.len() == 1;
         if let Some(part) = self.parts.get_mut(at) {
+            if is_alone && part.position.is_none() {
+                // It has left out by itself what was to be.
+                self.skip = 0;
+            }
             part.take(node, reply);
         }
     }
@@ -351,6 +398,11 @@ impl Gather {
         if let Some(part) = self.parts.get_mut(at) {
             part.cursor = None;
             part.place = None;
+            if self.grouped {
+                // Nothing of it was used: it begins anew.
+                part.position = None;
+                part.buffer.clear();
+            }
         }
     }
 

@@ -14,7 +14,9 @@ use replica::ShardHandle;
 use crate::catalog_access::unanswered;
 use crate::command::ReadMode;
 use crate::gather::Asked;
-use crate::peer::{Executed, Operation, OperationReply, PeerFailure, PeerReply, PeerRequest, RemoteOperation};
+use crate::peer::{
+    Executed, Operation, OperationReply, PeerFailure, PeerReply, PeerRequest, RemoteOperation,
+};
 use crate::resolve::{Place, sole_place};
 use crate::retry::{Attempts, RETRY_MS_MAX, is_refusal};
 use crate::{OperationContext, Router};
@@ -89,7 +91,11 @@ impl Router {
     }
 
     /// The same, with the node that answered.
-    pub(crate) async fn attempt_one(&self, cx: &OperationContext, asked: Asked) -> Result<(NodeId, OperationReply)> {
+    pub(crate) async fn attempt_one(
+        &self,
+        cx: &OperationContext,
+        asked: Asked,
+    ) -> Result<(NodeId, OperationReply)> {
         let Asked { place, node, operation } = asked;
         if node.is_none() && cx.reads.mode != ReadMode::Primary {
             return self.read_by_preference(cx, &place, operation).await;
@@ -132,9 +138,8 @@ impl Router {
             }
         }
         *calls += by_node.len() as u64 + single.len() as u64;
-        let singles = single.into_iter().map(|(at, one)| async move {
-            vec![(at, self.attempt_one(cx, one).await)]
-        });
+        let singles =
+            single.into_iter().map(|(at, one)| async move { vec![(at, self.attempt_one(cx, one).await)] });
         let together = by_node.into_iter().map(|(node, many)| self.attempt_on(cx, node, many));
         let (singles, together) = futures::join!(join_all(singles), join_all(together));
         let mut answers: Vec<_> = singles.into_iter().chain(together).flatten().collect();

@@ -9,8 +9,9 @@ use document::filter::Filter;
 use document::sort::SortSpec;
 use document::{DocBuf, EvalContext, Value};
 use query::Failure;
-use query::execute::{FindExecutor, FindRequest, Progress, Slice};
+use query::execute::{FindExecutor, FindRequest, HashScope, Progress, Slice};
 use query::plan::{Hint as IndexHint, PlanRequest, plan};
+use query::position::Position;
 use query::state::ShardState;
 use replica::{ReadView, ShardHandle};
 use storage::View;
@@ -154,10 +155,11 @@ impl Router {
             sort: request.sort.clone(),
             skip: request.skip,
             limit: request.limit,
-            scope: None,
+            scope: request.scope.clone(),
             context: request.context.clone(),
         };
-        Ok(FindExecutor::new(Arc::new(plan), find, view))
+        let after = request.after.clone().unwrap_or_default();
+        Ok(FindExecutor::new_after(Arc::new(plan), find, view, after))
     }
 
     /// Chooses the way to the documents.
@@ -173,7 +175,7 @@ impl Router {
             sort: request.sort.as_deref(),
             hint: hint.as_ref(),
             limit: request.limit.map(|limit| limit.saturating_add(request.skip)),
-            after: None,
+            after: request.after.as_ref(),
         };
         self.step(plan(state, view, &wanted))
     }
@@ -198,7 +200,10 @@ impl Router {
 }
 
 fn not_serving(place: &Place) -> Error {
-    let message = format!("{} of {} does not serve: its shards are being cut anew", place.shard, place.record.namespace);
+    let message = format!(
+        "{} of {} does not serve: its shards are being cut anew",
+        place.shard, place.record.namespace
+    );
     Error::new(Code::STALE_CONFIG, message)
 }
 

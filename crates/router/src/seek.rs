@@ -15,15 +15,15 @@ use document::update::Update;
 use document::{DocBuf, Variables};
 use query::evaluate::{Ballot, ProbeReply, ShardCommand, ShardReply};
 
+use crate::command::WriteReply;
 use crate::command::{
     FindAndModifyAction, FindAndModifyCommand, Found, Hint, SeekCommand, SeekReply, UpdateCommand,
 };
-use crate::gather::{Asked, unexpected};
+use crate::gather::unexpected;
 use crate::peer::{Operation, OperationReply};
 use crate::resolve::{Place, place_of, places_of, shard_key};
 use crate::search::{ReadRequest, order};
 use crate::spread::{Statements, merge};
-use crate::command::WriteReply;
 use crate::{OperationContext, Router, parse};
 
 /// What an upsert inserts where nothing matches.
@@ -52,7 +52,13 @@ impl Router {
             }
             Statements::Delete(delete) => {
                 let statement = delete.statements.get(at).expect("a statement of the command");
-                (&delete.namespace, statement.filter.clone(), None, statement.hint.clone(), delete.variables.clone())
+                (
+                    &delete.namespace,
+                    statement.filter.clone(),
+                    None,
+                    statement.hint.clone(),
+                    delete.variables.clone(),
+                )
             }
             Statements::Insert(_) => unreachable!("an insert says where its document belongs"),
         };
@@ -130,7 +136,9 @@ impl Router {
             for (place, reply) in places.iter().zip(replies) {
                 match reply {
                     OperationReply::Seek(SeekReply::Executed) => executed = Some(place.clone()),
-                    OperationReply::Seek(SeekReply::Outranked(higher)) => outranked = outranked.max(Some(higher)),
+                    OperationReply::Seek(SeekReply::Outranked(higher)) => {
+                        outranked = outranked.max(Some(higher))
+                    }
                     OperationReply::Seek(SeekReply::Fenced { fence, found }) => {
                         fences.push((place.shard, fence));
                         let Some((sort_key, key)) = found else { continue };
@@ -160,7 +168,8 @@ impl Router {
                         // Nothing matches: any of them can say so.
                         None => (places.first().cloned().expect("a collection has a shard"), None),
                     };
-                    let fence = fences.iter().find(|(shard, _)| *shard == place.shard).map(|(_, fence)| *fence);
+                    let fence =
+                        fences.iter().find(|(shard, _)| *shard == place.shard).map(|(_, fence)| *fence);
                     (place, Found { fence, key: None, upsert_id })
                 }
             };
@@ -252,7 +261,8 @@ impl Router {
         };
         let variables = parse::variables(command.variables.as_ref());
         let filter = Arc::new(Filter::parse(command.filter.as_doc(), &variables)?);
-        let found = self.best_match(cx, place, filter, command.sort.as_ref(), command.hint, variables).await?;
+        let found =
+            self.best_match(cx, place, filter, command.sort.as_ref(), command.hint, variables).await?;
         Ok(SeekReply::Fenced { fence, found })
     }
 

@@ -57,7 +57,9 @@ impl Router {
             Operation::FindAndModify(command) => self.spread_find_and_modify(cx, record, command).await,
             Operation::Count(command) => self.spread_count(cx, record, command).await,
             Operation::Distinct(command) => self.spread_distinct(cx, record, command).await,
-            Operation::Explain(command, verbosity) => self.spread_explain(cx, record, command, verbosity).await,
+            Operation::Explain(command, verbosity) => {
+                self.spread_explain(cx, record, command, verbosity).await
+            }
             Operation::CollectionStats(_) => self.spread_statistics(cx, record, operation).await,
             Operation::Validate(_) => self.spread_validate(cx, record, operation).await,
             Operation::Reconcile => {
@@ -127,7 +129,8 @@ impl Router {
         record: &Arc<CollectionRecord>,
         operation: Operation,
     ) -> Result<OperationReply> {
-        let mut total = CollectionStats { shards: record.shard_map.shards.len(), ..CollectionStats::default() };
+        let mut total =
+            CollectionStats { shards: record.shard_map.shards.len(), ..CollectionStats::default() };
         for reply in self.ask_all(cx, all_places(record), &operation).await? {
             let OperationReply::CollectionStats(part) = reply else { return Err(unexpected(&reply)) };
             total.documents += part.documents;
@@ -250,8 +253,10 @@ impl Router {
         runs: Vec<(Place, Vec<usize>)>,
         reply: &mut WriteReply,
     ) -> Result<()> {
-        let ask = |(place, run): &(Place, Vec<usize>)| {
-            Asked { place: place.clone(), node: None, operation: command.part(run) }
+        let ask = |(place, run): &(Place, Vec<usize>)| Asked {
+            place: place.clone(),
+            node: None,
+            operation: command.part(run),
         };
         let answers = self.attempt_all(cx, runs.iter().map(ask).collect(), &mut 0).await;
         let mut failed = None;

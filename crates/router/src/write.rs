@@ -13,12 +13,12 @@ use bson::Bson;
 use document::filter::Filter;
 use document::{DocBuf, Variables};
 use query::evaluate::{
-    Candidates, Fence, Outcome, ReturnDocument, ShardCommand, ShardReply, Statement, StatementResult, WriteOp,
+    Candidates, Outcome, ReturnDocument, ShardCommand, ShardReply, Statement, StatementResult, WriteOp,
     WriteRequest,
 };
 
 use crate::command::{
-    DeleteCommand, DeleteStatement, Hint, InsertCommand, UpdateCommand, UpdateStatement, WriteReply,
+    DeleteCommand, DeleteStatement, Found, Hint, InsertCommand, UpdateCommand, UpdateStatement, WriteReply,
 };
 use crate::resolve::Place;
 use crate::retry::{ends_command, is_refusal};
@@ -38,8 +38,6 @@ pub(crate) struct WriteContext<'a> {
     pub(crate) variables: &'a Variables,
     /// The shard that the operation was brought here for. `None`: there is no collection, and nothing matches.
     pub(crate) place: Option<&'a Place>,
-    /// What the shard answered to the probe for the operation's only statement.
-    pub(crate) fence: Option<Fence>,
     /// Whether a part of the operation was done.
     pub(crate) is_begun: AtomicBool,
 }
@@ -77,7 +75,6 @@ impl Router {
             ordered: command.ordered,
             variables: &variables,
             place,
-            fence: None,
             is_begun: AtomicBool::new(false),
         };
         self.run(&context, prepared.map(Ok)).await
@@ -101,7 +98,6 @@ impl Router {
             ordered: command.ordered,
             variables: &variables,
             place,
-            fence: None,
             is_begun: AtomicBool::new(false),
         };
         self.run(&context, prepared).await
@@ -125,7 +121,6 @@ impl Router {
             ordered: command.ordered,
             variables: &variables,
             place,
-            fence: None,
             is_begun: AtomicBool::new(false),
         };
         self.run(&context, prepared).await
@@ -247,6 +242,9 @@ impl Router {
         stmt_id: i32,
         mut op: WriteOp,
     ) -> Result<StatementResult> {
+        if let Some(found) = &context.cx.found {
+            return self.send_here_or_nowhere(context, found, stmt_id, op).await;
+        }
         loop {
             context.cx.check(self.clock.monotonic())?;
             let keys = self.search(context, search, 1).await?;
@@ -259,6 +257,23 @@ impl Router {
         }
     }
 
+    /// Sends a statement whose document was sought in all shards. Fails with `WriteConflict` when it has to be sought again.
+    async fn send_here_or_nowhere(
+        &self,
+        context: &WriteContext<'_>,
+        found: &Found,
+        stmt_id: i32,
+        mut op: WriteOp,
+    ) -> Result<StatementResult> {
+        let keys: Vec<_> = found.key.iter().cloned().collect();
+        let exact = keys.is_empty();
+        *candidates_mut(&mut op) = Candidates { keys, exact, more: false };
+        if let (WriteOp::Update { upsert: Some(id), .. }, Some(drawn)) = (&mut op, &found.upsert_id) {
+            *id = drawn.clone();
+        }
+        self.send_one(context, Statement { stmt_id, op }).await
+    }
+
     /// Finds all documents for a statement on one read view and sends them in batches.
     async fn send_multi(
         &self,
@@ -267,6 +282,9 @@ impl Router {
         stmt_id: i32,
         mut op: WriteOp,
     ) -> Result<StatementResult> {
+        if let Some(found) = &context.cx.found {
+            return self.send_here_or_nowhere(context, found, stmt_id, op).await;
+        }
         let mut keys = self.search(context, search, usize::MAX).await?;
         // A repeat goes on behind the last document of the batches that were done.
         keys.sort_unstable();
@@ -326,7 +344,7 @@ impl Router {
             session: context.cx.retry_identity(),
             statements,
             ordered: context.ordered,
-            fence: context.fence,
+            fence: context.cx.found.as_ref().and_then(|found| found.fence),
             variables: context.variables.clone(),
         };
         let written = match self.shard_of(place) {
@@ -337,6 +355,11 @@ impl Router {
             Err(error) => Err(error),
         };
         match written {
+            // Whoever sought the document in all shards seeks it again.
+            Ok(ShardReply::Write(results)) if context.cx.found.is_some() && results.iter().any(is_lost) => {
+                let message = "the document was changed, or another attempt at this write is under way";
+                Err(Error::new(Code::WRITE_CONFLICT, message))
+            }
             Ok(ShardReply::Write(results)) => {
                 context.is_begun.store(true, Ordering::Relaxed);
                 Ok(results)
@@ -358,6 +381,10 @@ impl Router {
         bytes[4..].copy_from_slice(&self.entropy.next_u64().to_be_bytes());
         Bson::ObjectId(bson::oid::ObjectId::from_bytes(bytes))
     }
+}
+
+fn is_lost(result: &StatementResult) -> bool {
+    matches!(result.outcome, Ok(Outcome::LostCandidate))
 }
 
 /// Whether to go on with the next statement.
@@ -483,6 +510,6 @@ fn collect(reply: &mut WriteReply, index: usize, stmt_id: Option<i32>, result: S
     false
 }
 
-fn stmt_id(statement_ids: &[i32], index: usize) -> i32 {
+pub(crate) fn stmt_id(statement_ids: &[i32], index: usize) -> i32 {
     statement_ids.get(index).copied().unwrap_or_else(|| i32::try_from(index).expect("a batch is limited"))
 }
