@@ -123,7 +123,12 @@ impl Registry {
     pub(crate) fn kill(&self, id: CursorId, namespace: &str) -> bool {
         let mut slots = self.slots.lock();
         match slots.get_mut(&id) {
-            Some(Slot::Idle { open, .. }) if open.namespace == namespace => slots.remove(&id).is_some(),
+            Some(Slot::Idle { open, .. }) if open.namespace == namespace => {
+                let closed = slots.remove(&id);
+                // It may close others of this registry as it goes.
+                drop(slots);
+                closed.is_some()
+            }
             Some(Slot::InUse { namespace: found, killed, .. }) if found == namespace => {
                 *killed = true;
                 true
@@ -143,23 +148,29 @@ impl Registry {
     }
 
     fn close(&self, concerns: impl Fn(&Slot) -> bool) {
-        self.slots.lock().retain(|_, slot| {
+        self.remove(|slot| {
             let concerned = concerns(slot);
             match slot {
-                Slot::Idle { .. } => !concerned,
+                Slot::Idle { .. } => concerned,
                 Slot::InUse { killed, .. } => {
                     *killed |= concerned;
-                    true
+                    false
                 }
             }
         });
+    }
+
+    /// Closes the cursors that `ends` selects. They go once the registry is free again: one may close others of it.
+    fn remove(&self, mut ends: impl FnMut(&mut Slot) -> bool) {
+        let closed: Vec<_> = self.slots.lock().extract_if(.., |_, slot| ends(slot)).collect();
+        drop(closed);
     }
 
     /// Closes cursors that have been idle for too long.
     pub(crate) fn expire(&self, now: MonoTime) {
         let idle_max = Duration::from_millis(CURSOR_IDLE_MS_MAX);
         let expired = |slot: &Slot| matches!(slot, Slot::Idle { since, .. } if now.since(*since) > idle_max);
-        self.slots.lock().retain(|_, slot| !expired(slot));
+        self.remove(|slot| expired(slot));
     }
 
     /// How many are open.
