@@ -4,12 +4,13 @@ use std::io::{Error, Result};
 use std::path::Path;
 
 const ROOT: &str = "proto";
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "psdb/v1/command.proto",
     "psdb/v1/hello.proto",
     "psdb/v1/member.proto",
     "psdb/v1/peer.proto",
     "psdb/v1/raft.proto",
+    "psdb/v1/reshard.proto",
     "psdb/v1/snapshot.proto",
 ];
 

@@ -10,18 +10,27 @@ mod member;
 mod peer;
 mod raft_message;
 mod reply;
+mod reshard;
+mod scan;
+mod seek;
 mod snapshot;
 
-use base::limits::PEER_NESTING_MAX;
+use base::limits::{KEY_BYTES_MAX, PEER_NESTING_MAX};
 use base::{Error, Namespace, Result};
 use bson::{Bson, Document};
 use bytes::Bytes;
 use document::DocBuf;
+use document::path::Path;
+use document::shard_key::SHARD_KEY_FIELDS_MAX;
 use document::validate::validate_nested;
+use query::encoding::TAG_DOCUMENT;
 
 use crate::v1;
 
 pub(crate) use peer::{answer_to_wire, request_from_wire};
+
+/// Far above what counters ever reach, far enough below where adding to them overflows, and no more than BSON can store.
+const NUMBER_MAX: u64 = u64::MAX / 2;
 
 /// A type of the product that travels as a message.
 pub(crate) trait Wire: Sized {
@@ -79,6 +88,32 @@ fn count(number: u64) -> Result<usize> {
 /// A `usize` as it travels.
 fn number(count: usize) -> Result<u64> {
     u64::try_from(count).map_err(|_| Error::bad_value(format!("{count} is too large to be sent")))
+}
+
+/// What counts up from 0, and is added to or stored.
+fn counter(number: u64) -> Result<u64> {
+    match number {
+        0..=NUMBER_MAX => Ok(number),
+        _ => Err(Error::failed_to_parse(format!("nothing counts as far as {number}"))),
+    }
+}
+
+/// The fields of a shard key.
+fn shard_key_fields(fields: Vec<String>) -> Result<Vec<String>> {
+    if fields.is_empty() || fields.len() > SHARD_KEY_FIELDS_MAX {
+        let message = format!("a shard key has 1 to {SHARD_KEY_FIELDS_MAX} fields, not {}", fields.len());
+        return Err(Error::failed_to_parse(message));
+    }
+    fields.iter().try_for_each(|field| Path::parse_bounded(field).map(drop))?;
+    Ok(fields)
+}
+
+/// The key of a document in a shard's keyspace.
+fn document_key(key: Bytes) -> Result<Bytes> {
+    match key.first() {
+        Some(&TAG_DOCUMENT) if key.len() <= KEY_BYTES_MAX => Ok(key),
+        _ => Err(Error::failed_to_parse(format!("{} bytes are not the key of a document", key.len()))),
+    }
 }
 
 impl<T: Wire> Wire for Option<T> {

@@ -41,7 +41,7 @@ impl Options for Reply {
     fn options(&mut self) -> Option<&mut Document> {
         match self {
             Reply::Collection(record) => Some(&mut record.options),
-            Reply::Done | Reply::Indexes(_) | Reply::Node(_) => None,
+            Reply::Done | Reply::Indexes(_) | Reply::Node(_) | Reply::Reshard(_) => None,
         }
     }
 }

@@ -4,9 +4,9 @@ use base::{Error, Result};
 use document::DocBuf;
 use document::validate::into_document;
 use router::command::{
-    AggregateCommand, CountCommand, CursorId, DeleteCommand, DeleteStatement, DistinctCommand,
-    ExplainCommand, FindAndModifyAction, FindAndModifyCommand, FindCommand, GetMoreCommand, Hint,
-    InsertCommand, UpdateCommand, UpdateSpec, UpdateStatement, Verbosity,
+    AggregateCommand, CountCommand, DeleteCommand, DeleteStatement, DistinctCommand, ExplainCommand,
+    FindAndModifyAction, FindAndModifyCommand, FindCommand, Hint, InsertCommand, UpdateCommand, UpdateSpec,
+    UpdateStatement, Verbosity,
 };
 
 use super::{Wire, all_from, all_into, missing, required, unwrap_array, wrap};
@@ -266,19 +266,6 @@ impl Wire for FindCommand {
             hint: Wire::from_wire(message.hint)?,
             variables: Wire::from_wire(message.variables)?,
         })
-    }
-}
-
-impl Wire for GetMoreCommand {
-    type Message = v1::GetMore;
-
-    fn into_wire(self) -> Result<v1::GetMore> {
-        Ok(v1::GetMore { cursor: self.cursor.0, namespace: self.namespace, batch_size: self.batch_size })
-    }
-
-    fn from_wire(message: v1::GetMore) -> Result<GetMoreCommand> {
-        let v1::GetMore { cursor, namespace, batch_size } = message;
-        Ok(GetMoreCommand { cursor: CursorId(cursor), namespace, batch_size })
     }
 }
 

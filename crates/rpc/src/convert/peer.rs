@@ -3,11 +3,15 @@
 use base::{BootId, Error, LogIndex, NodeId, RequestId, Result, SessionId, ShardId};
 use bytes::Bytes;
 use router::command::CursorId;
-use router::peer::{Behind, Operation, PeerFailure, PeerReply, PeerRequest, RemoteOperation};
+use router::peer::{Behind, Executed, Operation, PeerFailure, PeerReply, PeerRequest, RemoteOperation};
 
 use super::command::Explained;
-use super::{Wire, required};
+use super::scan::Continued;
+use super::{Wire, all_from, all_into, missing, required};
 use crate::v1;
+
+/// Operations in one request, at most: more than a collection has shards.
+pub(super) const OPERATIONS_MAX: usize = 16_384;
 
 /// Reads a request.
 pub(crate) fn request_from_wire(request: v1::Request) -> Result<PeerRequest> {
@@ -16,11 +20,24 @@ pub(crate) fn request_from_wire(request: v1::Request) -> Result<PeerRequest> {
 
 /// An answer with the number of its request. What cannot be encoded becomes an error about that.
 pub(crate) fn answer_to_wire(sequence: u64, answer: Result<PeerReply, PeerFailure>) -> v1::Answer {
-    let answer = answer.into_wire().unwrap_or_else(|error| {
-        let message = Some(v1::Error { code: error.code.0, message: error.message, details: None });
-        v1::answer::Answer::Refusal(v1::Refusal { error: message, primary: None })
-    });
+    let answer = answer.into_wire().unwrap_or_else(|error| v1::answer::Answer::Refusal(not_encoded(error)));
     v1::Answer { sequence, answer: Some(answer) }
+}
+
+/// Says that an answer cannot be encoded.
+fn not_encoded(error: Error) -> v1::Refusal {
+    let message = Some(v1::Error { code: error.code.0, message: error.message, details: None });
+    v1::Refusal { error: message, primary: None }
+}
+
+/// Reads what there is one of for each operation of a request.
+fn for_each_operation<T: Wire>(messages: Vec<T::Message>) -> Result<Vec<T>> {
+    match messages.len() {
+        0..=OPERATIONS_MAX => all_from(messages),
+        more => Err(Error::failed_to_parse(format!(
+            "a request has at most {OPERATIONS_MAX} operations, not {more}"
+        ))),
+    }
 }
 
 impl Wire for PeerRequest {
@@ -30,6 +47,10 @@ impl Wire for PeerRequest {
         use v1::request::Request;
         Ok(match self {
             PeerRequest::Operation(operation) => Request::Operation(operation.into_wire()?),
+            PeerRequest::Operations(operations) => {
+                let operations = all_into(operations)?;
+                Request::Operations(v1::RemoteOperations { operations })
+            }
             PeerRequest::CatalogWrite(command) => Request::CatalogWrite(command.into_wire()?),
             PeerRequest::CatalogIndex => Request::CatalogIndex(v1::CatalogIndex {}),
             PeerRequest::ShardIndex(shard) => Request::ShardIndex(v1::ShardIndex { shard: shard.get() }),
@@ -41,6 +62,9 @@ impl Wire for PeerRequest {
         use v1::request::Request;
         Ok(match message {
             Request::Operation(operation) => PeerRequest::Operation(Box::new(Wire::from_wire(operation)?)),
+            Request::Operations(v1::RemoteOperations { operations }) => {
+                PeerRequest::Operations(for_each_operation(operations)?)
+            }
             Request::CatalogWrite(command) => PeerRequest::CatalogWrite(Box::new(Wire::from_wire(command)?)),
             Request::CatalogIndex(v1::CatalogIndex {}) => PeerRequest::CatalogIndex,
             Request::ShardIndex(v1::ShardIndex { shard }) => PeerRequest::ShardIndex(ShardId(shard)),
@@ -61,6 +85,7 @@ impl Wire for RemoteOperation {
             identity_boot: self.identity.boot.get(),
             identity_sequence: self.identity.sequence,
             connection: self.connection,
+            found: self.found.into_wire()?,
             behind: self.behind.map(|behind| v1::Behind {
                 at_least: behind.at_least.get(),
                 staleness_ms_max: behind.staleness_ms_max,
@@ -81,6 +106,7 @@ impl Wire for RemoteOperation {
             txn_number: message.txn_number,
             identity: RequestId { boot: BootId(message.identity_boot), sequence: message.identity_sequence },
             connection: message.connection,
+            found: Wire::from_wire(message.found)?,
             behind: message.behind.map(|behind| Behind {
                 at_least: LogIndex(behind.at_least),
                 staleness_ms_max: behind.staleness_ms_max,
@@ -100,21 +126,24 @@ impl Wire for Operation {
             Operation::Update(command) => Message::Update(command.into_wire()?),
             Operation::Delete(command) => Message::Delete(command.into_wire()?),
             Operation::FindAndModify(command) => Message::FindAndModify(command.into_wire()?),
-            Operation::Find(command) => Message::Find(command.into_wire()?),
-            Operation::GetMore(command) => Message::GetMore(command.into_wire()?),
+            Operation::Scan(command) => Message::Scan(command.into_wire()?),
+            Operation::Continue { namespace, cursor, size } => {
+                Message::ContinueScan(Continued { namespace, cursor, size }.into_wire()?)
+            }
+            Operation::Seek(command) => Message::Seek(command.into_wire()?),
             Operation::KillCursors { namespace, cursors } => {
                 let cursors = cursors.into_iter().map(|cursor| cursor.0).collect();
                 Message::KillCursors(v1::KillCursors { namespace, cursors })
             }
             Operation::Count(command) => Message::Count(command.into_wire()?),
             Operation::Distinct(command) => Message::Distinct(command.into_wire()?),
-            Operation::Aggregate(command) => Message::Aggregate(command.into_wire()?),
             Operation::Explain(command, verbosity) => {
                 Message::Explain(Explained(command, verbosity).into_wire()?)
             }
             Operation::CollectionStats(namespace) => Message::CollectionStats(namespace.into_wire()?),
             Operation::Validate(namespace) => Message::Validate(namespace.into_wire()?),
             Operation::Reconcile => Message::Reconcile(v1::Reconcile {}),
+            Operation::Receive(batch) => Message::Receive(batch.into_wire()?),
         })
     }
 
@@ -125,15 +154,18 @@ impl Wire for Operation {
             Message::Update(command) => Operation::Update(Wire::from_wire(command)?),
             Message::Delete(command) => Operation::Delete(Wire::from_wire(command)?),
             Message::FindAndModify(command) => Operation::FindAndModify(Wire::from_wire(command)?),
-            Message::Find(command) => Operation::Find(Wire::from_wire(command)?),
-            Message::GetMore(command) => Operation::GetMore(Wire::from_wire(command)?),
+            Message::Scan(command) => Operation::Scan(Wire::from_wire(command)?),
+            Message::ContinueScan(continued) => {
+                let Continued { namespace, cursor, size } = Wire::from_wire(continued)?;
+                Operation::Continue { namespace, cursor, size }
+            }
+            Message::Seek(command) => Operation::Seek(Wire::from_wire(command)?),
             Message::KillCursors(v1::KillCursors { namespace, cursors }) => {
                 let cursors = cursors.into_iter().map(CursorId).collect();
                 Operation::KillCursors { namespace, cursors }
             }
             Message::Count(command) => Operation::Count(Wire::from_wire(command)?),
             Message::Distinct(command) => Operation::Distinct(Wire::from_wire(command)?),
-            Message::Aggregate(command) => Operation::Aggregate(Wire::from_wire(command)?),
             Message::Explain(explain) => {
                 let Explained(command, verbosity) = Wire::from_wire(explain)?;
                 Operation::Explain(command, verbosity)
@@ -141,6 +173,7 @@ impl Wire for Operation {
             Message::CollectionStats(namespace) => Operation::CollectionStats(Wire::from_wire(namespace)?),
             Message::Validate(namespace) => Operation::Validate(Wire::from_wire(namespace)?),
             Message::Reconcile(v1::Reconcile {}) => Operation::Reconcile,
+            Message::Receive(batch) => Operation::Receive(Wire::from_wire(batch)?),
         })
     }
 }
@@ -151,36 +184,84 @@ impl Wire for Result<PeerReply, PeerFailure> {
     fn into_wire(self) -> Result<v1::answer::Answer> {
         use v1::answer::Answer;
         Ok(match self {
-            Ok(PeerReply::Operation { reply, applied }) => {
-                let reply = reply.into_wire()?;
-                Answer::Operation(v1::OperationReply { applied: applied.get(), ..reply })
+            Ok(PeerReply::Operation(executed)) => Answer::Operation(executed.into_wire()?),
+            Ok(PeerReply::Operations(outcomes)) => {
+                let outcomes = all_into(outcomes)?;
+                Answer::Operations(v1::OperationOutcomes { outcomes })
             }
             Ok(PeerReply::CatalogWrite(reply)) => Answer::CatalogWrite(reply.into_wire()?),
             Ok(PeerReply::Index(index)) => Answer::Index(index.get()),
             Ok(PeerReply::Status(status)) => Answer::Status(status.into_wire()?),
             Err(PeerFailure::Unreachable(reason)) => Answer::Unreachable(reason),
-            Err(PeerFailure::Refused { error, primary }) => Answer::Refusal(v1::Refusal {
-                error: Some(error.into_wire()?),
-                primary: primary.map(NodeId::get),
-            }),
+            Err(PeerFailure::Refused { error, primary }) => {
+                Answer::Refusal(Refused { error, primary }.into_wire()?)
+            }
         })
     }
 
     fn from_wire(message: v1::answer::Answer) -> Result<Self> {
         use v1::answer::Answer;
         Ok(match message {
-            Answer::Operation(reply) => {
-                let applied = LogIndex(reply.applied);
-                Ok(PeerReply::Operation { reply: Box::new(Wire::from_wire(reply)?), applied })
+            Answer::Operation(reply) => Ok(PeerReply::Operation(Box::new(Wire::from_wire(reply)?))),
+            Answer::Operations(v1::OperationOutcomes { outcomes }) => {
+                Ok(PeerReply::Operations(for_each_operation(outcomes)?))
             }
             Answer::CatalogWrite(reply) => Ok(PeerReply::CatalogWrite(Box::new(Wire::from_wire(reply)?))),
             Answer::Index(index) => Ok(PeerReply::Index(LogIndex(index))),
             Answer::Status(status) => Ok(PeerReply::Status(Wire::from_wire(status)?)),
             Answer::Unreachable(reason) => Err(PeerFailure::Unreachable(reason)),
-            Answer::Refusal(refusal) => Err(PeerFailure::Refused {
-                error: required(refusal.error, "an error")?,
-                primary: refusal.primary.map(NodeId),
-            }),
+            Answer::Refusal(refusal) => Err(Refused::from_wire(refusal)?.into()),
         })
+    }
+}
+
+impl Wire for Result<Executed, PeerFailure> {
+    type Message = v1::OperationOutcome;
+
+    /// What cannot be encoded becomes an error about that: the other operations have their answers.
+    fn into_wire(self) -> Result<v1::OperationOutcome> {
+        use v1::operation_outcome::Outcome;
+        let outcome = match self {
+            Ok(executed) => executed.into_wire().map(Outcome::Reply),
+            Err(PeerFailure::Unreachable(reason)) => Ok(Outcome::Unreachable(reason)),
+            Err(PeerFailure::Refused { error, primary }) => {
+                Refused { error, primary }.into_wire().map(Outcome::Refusal)
+            }
+        };
+        let outcome = outcome.unwrap_or_else(|error| Outcome::Refusal(not_encoded(error)));
+        Ok(v1::OperationOutcome { outcome: Some(outcome) })
+    }
+
+    fn from_wire(message: v1::OperationOutcome) -> Result<Self> {
+        use v1::operation_outcome::Outcome;
+        Ok(match message.outcome.ok_or_else(|| missing("an outcome"))? {
+            Outcome::Reply(reply) => Ok(Wire::from_wire(reply)?),
+            Outcome::Unreachable(reason) => Err(PeerFailure::Unreachable(reason)),
+            Outcome::Refusal(refusal) => Err(Refused::from_wire(refusal)?.into()),
+        })
+    }
+}
+
+/// [`PeerFailure::Refused`].
+struct Refused {
+    error: Error,
+    primary: Option<NodeId>,
+}
+
+impl From<Refused> for PeerFailure {
+    fn from(Refused { error, primary }: Refused) -> PeerFailure {
+        PeerFailure::Refused { error, primary }
+    }
+}
+
+impl Wire for Refused {
+    type Message = v1::Refusal;
+
+    fn into_wire(self) -> Result<v1::Refusal> {
+        Ok(v1::Refusal { error: Some(self.error.into_wire()?), primary: self.primary.map(NodeId::get) })
+    }
+
+    fn from_wire(message: v1::Refusal) -> Result<Refused> {
+        Ok(Refused { error: required(message.error, "an error")?, primary: message.primary.map(NodeId) })
     }
 }

@@ -3,12 +3,9 @@
 use base::{Error, Result};
 use raft::eraftpb::{Entry, EntryType, Message, MessageType};
 
-use super::Wire;
+use super::{NUMBER_MAX, Wire};
 use crate::v1;
 use crate::v1::{RaftEntryType, RaftMessageType};
-
-/// Far above what terms and indexes ever reach, and far enough below where adding to them overflows.
-const NUMBER_MAX: u64 = u64::MAX / 2;
 
 impl Wire for Message {
     type Message = v1::RaftMessage;

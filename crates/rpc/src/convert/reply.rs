@@ -1,11 +1,11 @@
 //! Answers to commands on documents.
 
-use base::{Error, Result};
+use base::{Error, LogIndex, Result};
 use bson::Bson;
-use router::command::{CollectionStats, CursorId, CursorReply, FindAndModifyReply, WriteReply};
-use router::peer::OperationReply;
+use router::command::{CollectionStats, CursorId, FindAndModifyReply, WriteReply};
+use router::peer::{Executed, OperationReply};
 
-use super::{Wire, all_from, all_into, count, missing, number, required, unwrap_array, wrap};
+use super::{Wire, count, number, required, unwrap_array, wrap};
 use crate::v1;
 
 impl Wire for WriteReply {
@@ -69,20 +69,6 @@ impl Wire for FindAndModifyReply {
     }
 }
 
-impl Wire for CursorReply {
-    type Message = v1::CursorReply;
-
-    fn into_wire(self) -> Result<v1::CursorReply> {
-        let cursor = self.cursor.map(|cursor| cursor.0);
-        Ok(v1::CursorReply { cursor, namespace: self.namespace, batch: all_into(self.batch)? })
-    }
-
-    fn from_wire(message: v1::CursorReply) -> Result<CursorReply> {
-        let cursor = message.cursor.map(CursorId);
-        Ok(CursorReply { cursor, namespace: message.namespace, batch: all_from(message.batch)? })
-    }
-}
-
 impl Wire for CollectionStats {
     type Message = v1::CollectionStats;
 
@@ -108,15 +94,29 @@ impl Wire for CollectionStats {
     }
 }
 
-impl Wire for OperationReply {
+impl Wire for Executed {
     type Message = v1::OperationReply;
 
     fn into_wire(self) -> Result<v1::OperationReply> {
+        Ok(v1::OperationReply { reply: Some(self.reply.into_wire()?), applied: self.applied.get() })
+    }
+
+    fn from_wire(message: v1::OperationReply) -> Result<Executed> {
+        Ok(Executed { reply: required(message.reply, "a reply")?, applied: LogIndex(message.applied) })
+    }
+}
+
+impl Wire for OperationReply {
+    type Message = v1::operation_reply::Reply;
+
+    fn into_wire(self) -> Result<v1::operation_reply::Reply> {
         use v1::operation_reply::Reply;
-        let reply = match self {
+        Ok(match self {
             OperationReply::Write(reply) => Reply::Write(reply.into_wire()?),
             OperationReply::FindAndModify(reply) => Reply::FindAndModify(reply.into_wire()?),
-            OperationReply::Cursor(reply) => Reply::Cursor(reply.into_wire()?),
+            OperationReply::Scan(reply) => Reply::Scan(reply.into_wire()?),
+            OperationReply::Seek(reply) => Reply::Seek(reply.into_wire()?),
+            OperationReply::Received(source) => Reply::Received(source.into_wire()?),
             OperationReply::Killed(cursors) => Reply::Killed(v1::KilledCursors {
                 cursors: cursors.into_iter().map(|cursor| cursor.0).collect(),
             }),
@@ -125,16 +125,17 @@ impl Wire for OperationReply {
             OperationReply::Document(document) => Reply::Document(document.into_wire()?),
             OperationReply::Reconciled => Reply::Reconciled(v1::Reconciled {}),
             OperationReply::CollectionStats(stats) => Reply::CollectionStats(stats.into_wire()?),
-        };
-        Ok(v1::OperationReply { reply: Some(reply), applied: 0 })
+        })
     }
 
-    fn from_wire(message: v1::OperationReply) -> Result<OperationReply> {
+    fn from_wire(message: v1::operation_reply::Reply) -> Result<OperationReply> {
         use v1::operation_reply::Reply;
-        Ok(match message.reply.ok_or_else(|| missing("a reply"))? {
+        Ok(match message {
             Reply::Write(reply) => OperationReply::Write(Wire::from_wire(reply)?),
             Reply::FindAndModify(reply) => OperationReply::FindAndModify(Wire::from_wire(reply)?),
-            Reply::Cursor(reply) => OperationReply::Cursor(Wire::from_wire(reply)?),
+            Reply::Scan(reply) => OperationReply::Scan(Wire::from_wire(reply)?),
+            Reply::Seek(reply) => OperationReply::Seek(Wire::from_wire(reply)?),
+            Reply::Received(source) => OperationReply::Received(Wire::from_wire(source)?),
             Reply::Killed(killed) => {
                 OperationReply::Killed(killed.cursors.into_iter().map(CursorId).collect())
             }

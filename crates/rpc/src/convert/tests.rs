@@ -1,20 +1,29 @@
 //! Everything that nodes ask and answer arrives as it was; what is damaged is refused and never panics.
 
-use base::{BootId, Code, Error, LogIndex, Namespace, NodeId, RequestId, Result, SessionId, ShardId};
+use base::{
+    BootId, Code, Error, LogIndex, Namespace, NodeId, RequestId, Result, SessionId, ShardId, Term, Timestamp,
+};
 use bson::{Bson, Document, doc};
 use bytes::Bytes;
-use document::DocBuf;
+use document::shard_key::SHARD_KEY_FIELDS_MAX;
+use document::{DocBuf, ShardKey};
 use proptest::prelude::*;
 use prost::Message as _;
+use query::encoding;
+use query::evaluate::{Ballot, Batch, Fence};
+use query::state::{HashRange, Origin, Reached, Source};
 use router::command::{
-    AggregateCommand, CollectionStats, CountCommand, CursorId, CursorReply, DeleteCommand, DeleteStatement,
+    AggregateCommand, CollectionStats, CountCommand, CursorId, DeleteCommand, DeleteStatement,
     DistinctCommand, ExplainCommand, FindAndModifyAction, FindAndModifyCommand, FindAndModifyReply,
-    FindCommand, GetMoreCommand, Hint, InsertCommand, UpdateCommand, UpdateSpec, UpdateStatement, Verbosity,
-    WriteReply,
+    FindCommand, Found, Hint, InsertCommand, ScanCommand, ScanReply, ScanScope, ScanSize, SeekCommand,
+    SeekReply, UpdateCommand, UpdateSpec, UpdateStatement, Verbosity, WriteReply,
 };
-use router::peer::{Behind, Operation, OperationReply, PeerFailure, PeerReply, PeerRequest, RemoteOperation};
+use router::peer::{
+    Behind, Executed, Operation, OperationReply, PeerFailure, PeerReply, PeerRequest, RemoteOperation,
+};
 
-use super::{Wire, answer_to_wire, request_from_wire};
+use super::peer::OPERATIONS_MAX;
+use super::{NUMBER_MAX, Wire, answer_to_wire, request_from_wire};
 use crate::member::{Greeting, JoinReply, JoinRequest};
 use crate::v1;
 
@@ -140,9 +149,128 @@ fn aggregate() -> AggregateCommand {
     }
 }
 
+fn size() -> ScanSize {
+    ScanSize { documents_max: u64::MAX, bytes_max: 0 }
+}
+
+/// A find's part, whole.
+fn scan() -> ScanCommand {
+    ScanCommand {
+        namespace: namespace(),
+        filter: Some(document()),
+        sort: Some(document()),
+        projection: Some(document()),
+        skip: u64::MAX,
+        limit: Some(0),
+        hint: Some(Hint::Name(String::new())),
+        variables: Some(document()),
+        pipeline: Vec::new(),
+        ranked: true,
+        after: Some(Bytes::from_static(b"\x00behind")),
+        scope: Some(ScanScope {
+            shard_key: vec!["a.b".to_owned(), "_id".to_owned()],
+            first: u64::MAX - 1,
+            last: u64::MAX,
+        }),
+        size: size(),
+        keep: true,
+    }
+}
+
+/// An aggregation's part, all else absent.
+fn scan_of_stages() -> ScanCommand {
+    ScanCommand {
+        filter: None,
+        sort: None,
+        projection: None,
+        skip: 0,
+        limit: None,
+        hint: None,
+        variables: None,
+        pipeline: aggregate().pipeline,
+        ranked: false,
+        after: None,
+        scope: None,
+        keep: false,
+        ..scan()
+    }
+}
+
+fn ballot() -> Ballot {
+    Ballot { round: NUMBER_MAX, boot: BootId(u64::MAX) }
+}
+
+fn fence() -> Fence {
+    Fence { ballot: ballot(), since: Timestamp::from_u64(u64::MAX) }
+}
+
+/// A document's key.
+fn key() -> Bytes {
+    encoding::document_key(&document::Value::Int32(7)).into()
+}
+
+fn found() -> [Option<Found>; 3] {
+    [
+        None,
+        Some(Found { fence: Some(fence()), key: Some(key()), upsert_id: None }),
+        Some(Found { fence: None, key: None, upsert_id: Some(Bson::Document(everything())) }),
+    ]
+}
+
+fn seeks() -> [SeekCommand; 2] {
+    let seek = SeekCommand {
+        namespace: namespace(),
+        filter: document(),
+        sort: Some(document()),
+        hint: Some(Hint::Key(document())),
+        variables: Some(document()),
+        stmt_id: i32::MIN,
+        ballot: ballot(),
+    };
+    [SeekCommand { sort: None, hint: None, variables: None, stmt_id: 0, ..seek.clone() }, seek]
+}
+
+fn reached() -> Reached {
+    let followed = Timestamp { seconds: u32::MAX, counter: 1 };
+    Reached { scanned: key(), all_scanned: true, followed, complete: true }
+}
+
+/// How far copying has come, and how it begins.
+fn batches() -> [Batch; 2] {
+    let own = encoding::retry_key(SessionId([5; 16]));
+    let taken = encoding::taken_retry_key(&own, ShardId(u64::MAX)).into();
+    let stored = encoding::encode_document(document().bytes(), Timestamp::from_u64(9));
+    let pairs = vec![(key(), Some(stored)), (key(), None), (own.into(), Some(Bytes::new())), (taken, None)];
+    let origin = Origin {
+        shard: ShardId(NUMBER_MAX),
+        range: HashRange { first: 1, last: u64::MAX },
+        shard_key: ShardKey::new(["customer", "place.zip"]),
+        counts: true,
+    };
+    let whole =
+        Origin { range: HashRange::WHOLE, shard_key: ShardKey::on_id(), counts: false, ..origin.clone() };
+    let batch = Batch {
+        source: ShardId(NUMBER_MAX),
+        driver: Term(NUMBER_MAX),
+        number: NUMBER_MAX,
+        pairs,
+        reached: reached(),
+        origins: Vec::new(),
+    };
+    let begins = Batch {
+        number: 0,
+        pairs: Vec::new(),
+        reached: Reached::default(),
+        origins: vec![origin, whole],
+        ..batch.clone()
+    };
+    [batch, begins]
+}
+
 fn explained() -> Vec<Operation> {
     let commands = [
         ExplainCommand::Find(find()),
+        ExplainCommand::Find(FindCommand::all(namespace())),
         ExplainCommand::Aggregate(aggregate()),
         ExplainCommand::Count(count()),
         ExplainCommand::Distinct(distinct()),
@@ -167,17 +295,16 @@ fn operations() -> Vec<Operation> {
         Operation::Update(update()),
         Operation::Delete(delete()),
         Operation::FindAndModify(find_and_modify(FindAndModifyAction::Remove)),
-        Operation::Find(find()),
-        Operation::Find(FindCommand::all(namespace())),
-        Operation::GetMore(GetMoreCommand {
-            cursor: CursorId(i64::MIN),
+        Operation::Scan(scan()),
+        Operation::Scan(scan_of_stages()),
+        Operation::Continue {
             namespace: "shop.$cmd.aggregate".to_owned(),
-            batch_size: None,
-        }),
+            cursor: CursorId(i64::MIN),
+            size: size(),
+        },
         Operation::KillCursors { namespace: "a.b".to_owned(), cursors: vec![CursorId(1), CursorId(-1)] },
         Operation::Count(count()),
         Operation::Distinct(distinct()),
-        Operation::Aggregate(aggregate()),
         Operation::CollectionStats(namespace()),
         Operation::Validate(namespace()),
         Operation::Reconcile,
@@ -186,25 +313,35 @@ fn operations() -> Vec<Operation> {
         let action = FindAndModifyAction::Update { update, upsert: true, return_new: false };
         Operation::FindAndModify(find_and_modify(action))
     }));
+    operations.extend(seeks().map(Operation::Seek));
+    operations.extend(batches().map(Operation::Receive));
     operations.extend(explained());
     operations
 }
 
-fn requests() -> Vec<PeerRequest> {
-    let remote = |(number, operation): (u64, Operation)| {
+fn remote_operations() -> Vec<RemoteOperation> {
+    let remote = |((number, operation), found): ((u64, Operation), Option<Found>)| {
         let session = (number % 2 == 0).then_some(SessionId([5; 16]));
-        PeerRequest::Operation(Box::new(RemoteOperation {
+        RemoteOperation {
             shard: ShardId(number),
             timeout_ms: u64::MAX,
             session,
             txn_number: session.map(|_| -1),
             identity: RequestId { boot: BootId(u64::MAX), sequence: number },
             connection: 8,
+            found,
             behind: session.map(|_| Behind { at_least: LogIndex(9), staleness_ms_max: Some(u64::MAX) }),
             operation,
-        }))
+        }
     };
-    let mut requests: Vec<_> = (0..).zip(operations()).map(remote).collect();
+    (0..).zip(operations()).zip(found().into_iter().cycle()).map(remote).collect()
+}
+
+fn requests() -> Vec<PeerRequest> {
+    let each = remote_operations().into_iter().map(|operation| PeerRequest::Operation(Box::new(operation)));
+    let mut requests: Vec<_> = each.collect();
+    requests.push(PeerRequest::Operations(remote_operations()));
+    requests.push(PeerRequest::Operations(Vec::new()));
     let create = catalog::Command::CreateCollection {
         namespace: namespace(),
         uuid: [200; 16],
@@ -274,14 +411,31 @@ fn operation_replies() -> Vec<OperationReply> {
         indexes: vec![("_id_".to_owned(), 4)],
         shards: 5,
     };
-    let batch = |cursor| CursorReply { cursor, namespace: "a.b".to_owned(), batch: vec![document()] };
+    let batch = ScanReply {
+        documents: vec![document(), document()],
+        sort_keys: vec![Bytes::from_static(b"\x01"), Bytes::new()],
+        position: Bytes::from_static(b"\xff\x00"),
+        cursor: Some(CursorId(0)),
+        is_done: true,
+    };
+    let unranked = ScanReply { sort_keys: Vec::new(), ..batch.clone() };
+    let best = Some((Bytes::from_static(b"\x00"), key()));
+    let source =
+        Source { shard: ShardId(NUMBER_MAX), driver: Term(1), number: NUMBER_MAX, reached: reached() };
     vec![
         OperationReply::Write(write),
         OperationReply::Write(WriteReply::default()),
         OperationReply::FindAndModify(changed),
         OperationReply::FindAndModify(FindAndModifyReply::default()),
-        OperationReply::Cursor(batch(Some(CursorId(0)))),
-        OperationReply::Cursor(batch(None)),
+        OperationReply::Scan(batch),
+        OperationReply::Scan(unranked),
+        OperationReply::Scan(ScanReply::default()),
+        OperationReply::Seek(SeekReply::Executed),
+        OperationReply::Seek(SeekReply::Fenced { fence: fence(), found: best }),
+        OperationReply::Seek(SeekReply::Fenced { fence: fence(), found: None }),
+        OperationReply::Seek(SeekReply::Outranked(ballot())),
+        OperationReply::Received(source.clone()),
+        OperationReply::Received(Source { reached: Reached::default(), ..source }),
         OperationReply::Killed(vec![CursorId(i64::MAX)]),
         OperationReply::Count(9),
         OperationReply::Values(everything().into_iter().map(|(_, value)| value).collect()),
@@ -292,19 +446,25 @@ fn operation_replies() -> Vec<OperationReply> {
 }
 
 fn answers() -> Vec<Result<PeerReply, PeerFailure>> {
-    let replies = operation_replies()
-        .into_iter()
-        .map(|reply| PeerReply::Operation { reply: Box::new(reply), applied: LogIndex(u64::MAX) });
-    let mut answers: Vec<_> = replies.map(Ok).collect();
+    let executed = |reply| Executed { reply, applied: LogIndex(u64::MAX) };
+    let executed: Vec<_> = operation_replies().into_iter().map(executed).collect();
+    let failures = [
+        PeerFailure::Unreachable("gone".to_owned()),
+        PeerFailure::Refused { error: error(), primary: None },
+        PeerFailure::Refused { error: error(), primary: Some(NodeId(0)) },
+    ];
+    let several = executed.iter().cloned().map(Ok).chain(failures.iter().cloned().map(Err)).collect();
+    let each = executed.into_iter().map(|executed| Ok(PeerReply::Operation(Box::new(executed))));
+    let mut answers: Vec<_> = each.chain(failures.map(Err)).collect();
     answers.extend([
+        Ok(PeerReply::Operations(several)),
+        Ok(PeerReply::Operations(Vec::new())),
         Ok(PeerReply::CatalogWrite(Box::new(catalog::Reply::Done))),
         Ok(PeerReply::CatalogWrite(Box::new(created()))),
         Ok(PeerReply::CatalogWrite(Box::new(catalog::Reply::Indexes(vec![base::IndexId(3)])))),
+        Ok(PeerReply::CatalogWrite(Box::new(catalog::Reply::Reshard(base::ReshardId(4))))),
         Ok(PeerReply::Index(LogIndex(u64::MAX))),
         Ok(PeerReply::Status(everything())),
-        Err(PeerFailure::Unreachable("gone".to_owned())),
-        Err(PeerFailure::Refused { error: error(), primary: None }),
-        Err(PeerFailure::Refused { error: error(), primary: Some(NodeId(0)) }),
     ]);
     answers
 }
@@ -378,6 +538,135 @@ fn what_cannot_be_encoded_is_an_error_and_no_panic() {
     let arrived = <Result<PeerReply, PeerFailure>>::from_wire(message.answer.expect("an answer"));
     let arrived = arrived.expect("reads");
     assert!(matches!(arrived, Err(PeerFailure::Refused { .. })), "{arrived:?}");
+}
+
+#[test]
+fn an_operation_whose_answer_cannot_be_encoded_leaves_the_others_theirs() {
+    let executed = |reply| Ok(Executed { reply, applied: LogIndex(1) });
+    let outcomes =
+        [OperationReply::Count(1), OperationReply::Document(doc! { "a\0b": 1 }), OperationReply::Count(2)];
+    let answer = Ok(PeerReply::Operations(outcomes.map(executed).into()));
+    let message = answer_to_wire(7, answer);
+    let arrived = <Result<PeerReply, PeerFailure>>::from_wire(message.answer.expect("an answer"));
+    let Ok(PeerReply::Operations(arrived)) = arrived.expect("reads") else { panic!("other answers") };
+    assert!(matches!(arrived.as_slice(), [Ok(_), Err(PeerFailure::Refused { .. }), Ok(_)]), "{arrived:?}");
+}
+
+#[test]
+fn requests_and_answers_with_too_many_operations_are_refused() {
+    let code = |error: Option<Error>| error.map(|error| error.code);
+    let outcome =
+        v1::OperationOutcome { outcome: Some(v1::operation_outcome::Outcome::Unreachable(String::new())) };
+    let operation = remote_operations()
+        .into_iter()
+        .find(|remote| matches!(remote.operation, Operation::Reconcile))
+        .map(|remote| remote.into_wire().expect("travels"))
+        .expect("one of them reconciles");
+    for (count, expected) in [(OPERATIONS_MAX, None), (OPERATIONS_MAX + 1, Some(Code::FAILED_TO_PARSE))] {
+        let operations = v1::RemoteOperations { operations: vec![operation.clone(); count] };
+        let request = v1::request::Request::Operations(operations);
+        assert_eq!(code(PeerRequest::from_wire(request).err()), expected);
+        let outcomes = v1::OperationOutcomes { outcomes: vec![outcome.clone(); count] };
+        let answer = v1::answer::Answer::Operations(outcomes);
+        assert_eq!(code(<Result<PeerReply, PeerFailure>>::from_wire(answer).err()), expected);
+    }
+    assert!(<Result<Executed, PeerFailure>>::from_wire(v1::OperationOutcome::default()).is_err());
+    assert!(Executed::from_wire(v1::OperationReply::default()).is_err());
+}
+
+#[test]
+fn scans_are_checked() {
+    let sent = scan().into_wire().expect("travels");
+    let scope = sent.scope.clone().expect("a scope");
+    let scoped = |scope| v1::Scan { scope: Some(scope), ..sent.clone() };
+    let backwards = v1::HashRange { first: 2, last: 1 };
+    let long = ".".repeat(1_000);
+    let refused = [
+        v1::Scan { size: None, ..sent.clone() },
+        v1::Scan { namespace: None, ..sent.clone() },
+        v1::Scan { filter: Some(Bytes::from_static(b"no document")), ..sent.clone() },
+        v1::Scan { pipeline: document().into_bytes(), ..sent.clone() },
+        v1::Scan { pipeline: super::wrap(1).expect("encodes"), ..sent.clone() },
+        scoped(v1::ScanScope { shard_key: vec![], ..scope.clone() }),
+        scoped(v1::ScanScope { shard_key: vec!["a".to_owned(); SHARD_KEY_FIELDS_MAX + 1], ..scope.clone() }),
+        scoped(v1::ScanScope { shard_key: vec![long], ..scope.clone() }),
+        scoped(v1::ScanScope { range: Some(backwards), ..scope.clone() }),
+        scoped(v1::ScanScope { range: None, ..scope }),
+    ];
+    for message in refused {
+        assert!(ScanCommand::from_wire(message.clone()).is_err(), "{message:?}");
+    }
+    let continued = v1::ContinueScan { namespace: "a.b".to_owned(), cursor: 1, size: None };
+    assert!(super::scan::Continued::from_wire(continued).is_err());
+    let documents = vec![document().into_bytes(); 2];
+    let reply = v1::ScanReply { documents, sort_keys: vec![Bytes::new()], ..v1::ScanReply::default() };
+    assert!(ScanReply::from_wire(reply).is_err());
+    let documents = vec![Bytes::from_static(b"no document")];
+    assert!(ScanReply::from_wire(v1::ScanReply { documents, ..v1::ScanReply::default() }).is_err());
+}
+
+#[test]
+fn seeks_and_what_they_found_are_checked() {
+    let [sent, _] = seeks().map(|seek| seek.into_wire().expect("travels"));
+    let round = v1::Ballot { round: NUMBER_MAX + 1, boot: 1 };
+    assert!(SeekCommand::from_wire(v1::Seek { ballot: Some(round), ..sent.clone() }).is_err());
+    assert!(SeekCommand::from_wire(v1::Seek { ballot: None, ..sent }).is_err());
+    assert!(Fence::from_wire(v1::Fence::default()).is_err());
+    let long = Bytes::from(vec![encoding::TAG_DOCUMENT; base::limits::KEY_BYTES_MAX + 1]);
+    for key in [Bytes::new(), Bytes::from_static(encoding::STATE_KEY), long] {
+        let found = v1::Found { key: Some(key.clone()), ..v1::Found::default() };
+        assert!(Found::from_wire(found).is_err());
+        let found = Some(v1::SeekFound { sort_key: Bytes::new(), key });
+        let fenced = v1::SeekFenced { fence: Some(fence().into_wire().expect("travels")), found };
+        let reply = v1::SeekReply { reply: Some(v1::seek_reply::Reply::Fenced(fenced)) };
+        assert!(SeekReply::from_wire(reply).is_err());
+    }
+    let upsert = v1::Found { upsert_id: Some(Bytes::new()), ..v1::Found::default() };
+    assert!(Found::from_wire(upsert).is_err());
+    let unfenced = v1::seek_reply::Reply::Fenced(v1::SeekFenced::default());
+    assert!(SeekReply::from_wire(v1::SeekReply { reply: Some(unfenced) }).is_err());
+    assert!(SeekReply::from_wire(v1::SeekReply::default()).is_err());
+}
+
+#[test]
+fn pieces_of_shards_are_checked() {
+    let [sent, begins] = batches().map(|batch| batch.into_wire().expect("travels"));
+    let with_key =
+        |key: Bytes| v1::CopyBatch { pairs: vec![v1::CopyPair { key, value: None }], ..sent.clone() };
+    let scanned = |scanned: Bytes| v1::CopyBatch {
+        reached: Some(v1::CopyReached { scanned, ..v1::CopyReached::default() }),
+        ..sent.clone()
+    };
+    let origin = begins.origins.first().cloned().expect("it has some");
+    let of_origin = |origin| v1::CopyBatch { origins: vec![origin], ..begins.clone() };
+    let too_high = NUMBER_MAX + 1;
+    let long = Bytes::from(vec![encoding::TAG_DOCUMENT; base::limits::KEY_BYTES_MAX + 1]);
+    let note = encoding::note_key(Timestamp::from_u64(1)).into();
+    let refused = [
+        with_key(Bytes::new()),
+        with_key(Bytes::from_static(encoding::STATE_KEY)),
+        with_key(encoding::index_prefix(base::IndexId(1)).into()),
+        with_key(note),
+        with_key(long.clone()),
+        with_key(Bytes::from(vec![encoding::TAG_RETRY; 18])),
+        scanned(Bytes::from_static(encoding::COUNT_KEY)),
+        scanned(long),
+        v1::CopyBatch { reached: None, ..sent.clone() },
+        v1::CopyBatch { source: too_high, ..sent.clone() },
+        v1::CopyBatch { driver: too_high, ..sent.clone() },
+        v1::CopyBatch { number: too_high, ..sent.clone() },
+        of_origin(v1::CopyOrigin { shard: too_high, ..origin.clone() }),
+        of_origin(v1::CopyOrigin { shard_key: vec![], ..origin.clone() }),
+        of_origin(v1::CopyOrigin { range: None, ..origin.clone() }),
+        of_origin(v1::CopyOrigin { range: Some(v1::HashRange { first: 1, last: 0 }), ..origin }),
+    ];
+    for message in refused {
+        assert!(Batch::from_wire(message.clone()).is_err(), "{message:?}");
+    }
+    let source = v1::CopySource { reached: sent.reached, ..v1::CopySource::default() };
+    assert!(Source::from_wire(source.clone()).is_ok());
+    assert!(Source::from_wire(v1::CopySource { reached: None, ..source.clone() }).is_err());
+    assert!(Source::from_wire(v1::CopySource { driver: too_high, ..source }).is_err());
 }
 
 #[test]

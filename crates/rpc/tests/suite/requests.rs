@@ -38,6 +38,7 @@ fn insert(megabytes: usize) -> PeerRequest {
         txn_number: None,
         identity: RequestId { boot: BootId(1), sequence: 1 },
         connection: 1,
+        found: None,
         behind: None,
         operation: Operation::Insert(insert),
     }))
