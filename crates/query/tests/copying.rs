@@ -33,8 +33,7 @@ impl Driver {
         from.run(&ShardCommand::Configure(ConfigChange::Note(RESHARD))).reply.expect("notes");
         let ranges = targets.iter().map(|target| target.state().hash_range).collect();
         let copy = Copy::new(source, from.state(), key.clone(), ranges);
-        let driver =
-            Driver { source, copy, reached: Reached::default(), numbers: vec![0; targets.len()] };
+        let driver = Driver { source, copy, reached: Reached::default(), numbers: vec![0; targets.len()] };
         for (position, target) in targets.iter_mut().enumerate() {
             let origins = driver.copy.origins(from.state(), position);
             let reached = driver.reached.clone();
@@ -269,7 +268,9 @@ fn a_statement_of_many_documents_goes_on_in_the_targets_where_its_shard_left_it(
         total += matched;
     }
     assert_eq!(total, 20);
-    assert!(by_id(&[&targets[0], &targets[1]]).values().all(|document| document.get_i32("n").ok() == Some(1)));
+    assert!(
+        by_id(&[&targets[0], &targets[1]]).values().all(|document| document.get_i32("n").ok() == Some(1))
+    );
 }
 
 #[test]

@@ -109,9 +109,8 @@ impl<'a> Copier<'a> {
         // What this node knows of the reshard may be old: its targets may be gone.
         let catalog = router.catalog_now().await?;
         let Some(record) = catalog.collection(collection) else { return Ok(None) };
-        let is_current =
-            |now: &&Box<Reshard>| now.id == reshard.id && !now.complete.contains(&source.shard());
-        let Some(now) = record.reshard.as_ref().filter(is_current) else { return Ok(None) };
+        let is_current = |now: &&Reshard| now.id == reshard.id && !now.complete.contains(&source.shard());
+        let Some(now) = record.reshard.as_deref().filter(is_current) else { return Ok(None) };
         if now.paused {
             return Ok(None);
         }

@@ -26,6 +26,13 @@ use crate::search::{ReadRequest, order};
 use crate::spread::{Statements, merge};
 use crate::{OperationContext, Router, parse};
 
+/// The best document so far: its sort key and its key, and where it is.
+struct Best {
+    rank: (bytes::Bytes, bytes::Bytes),
+    place: Place,
+    found: Found,
+}
+
 /// What an upsert inserts where nothing matches.
 struct Upsert<'a> {
     filter: &'a Filter,
@@ -131,7 +138,7 @@ impl Router {
         loop {
             cx.check(self.clock.monotonic())?;
             let replies = self.ask_all(cx, places.clone(), &Operation::Seek(seek(ballot))).await?;
-            let mut best: Option<((Vec<u8>, Vec<u8>), Place, Found)> = None;
+            let mut best: Option<Best> = None;
             let (mut executed, mut outranked, mut fences) = (None, None, Vec::new());
             for (place, reply) in places.iter().zip(replies) {
                 match reply {
@@ -142,10 +149,10 @@ impl Router {
                     OperationReply::Seek(SeekReply::Fenced { fence, found }) => {
                         fences.push((place.shard, fence));
                         let Some((sort_key, key)) = found else { continue };
-                        let rank = (sort_key.to_vec(), key.to_vec());
-                        if best.as_ref().is_none_or(|(best, ..)| rank < *best) {
+                        let rank = (sort_key, key.clone());
+                        if best.as_ref().is_none_or(|best| rank < best.rank) {
                             let found = Found { fence: Some(fence), key: Some(key), upsert_id: None };
-                            best = Some((rank, place.clone(), found));
+                            best = Some(Best { rank, place: place.clone(), found });
                         }
                     }
                     other => return Err(unexpected(&other)),
@@ -161,7 +168,7 @@ impl Router {
                 continue;
             }
             let (place, found) = match best {
-                Some((_, place, found)) => (place, found),
+                Some(Best { place, found, .. }) => (place, found),
                 None => {
                     let (place, upsert_id) = match upsert(&places)? {
                         Some((place, id)) => (place, Some(id)),

@@ -72,8 +72,10 @@ fn no_more(state: &ShardState, batch: &Batch) -> Evaluation {
 fn begin(state: &ShardState, batch: &Batch) -> Evaluation {
     let mut new = state.clone();
     for origin in &batch.origins {
-        if new.origins.iter().all(|known| known.shard != origin.shard) {
-            new.origins.push(origin.clone());
+        match new.origins.iter_mut().find(|known| known.shard == origin.shard) {
+            // It was split before, and one of its parts counts for it.
+            Some(known) => known.counts |= origin.counts,
+            None => new.origins.push(origin.clone()),
         }
     }
     let source = new.source_mut(batch.source).expect("the caller found it");
@@ -112,7 +114,10 @@ fn put(
     }
     let old = scratch.get(key)?;
     let old = old.map(|old| encoding::decode_document(key, &old)).transpose()?;
-    let new = value.map(|new| encoding::decode_document(key, new)).transpose()?;
+    // It comes from another node: damage on the way is no fault of this one's store.
+    let damaged =
+        |fault: Fault| Error::new(Code::INTERNAL_ERROR, format!("a copied document is damaged: {fault}"));
+    let new = value.map(|new| encoding::decode_document(key, new).map_err(damaged)).transpose()?;
     let commit = new.as_ref().map_or_else(Default::default, |new| new.commit);
     let namespace = Namespace::new("a", "b").expect("two letters are names");
     let maintainer = Maintainer { state, namespace: &namespace, commit, checks_unique: false };
