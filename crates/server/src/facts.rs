@@ -76,7 +76,7 @@ impl Facts for ProcessFacts {
                 "batches": long(log.batches),
                 "entries": long(log.entries),
                 "bytes": long(log.bytes),
-                "fsyncMicros": long(log.fsync_us),
+                "fsyncMicros": long(log.durations.sum_ns / 1_000),
                 "batchesPerFsync": log.batches_per_fsync.iter().map(|count| long(*count)).collect::<Vec<_>>(),
             },
             "replication": self.replication(),
