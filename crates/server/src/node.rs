@@ -21,6 +21,8 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tracing::info;
 
+use crate::admin::{Admin, NodeView, Running};
+use crate::disk::FreeBytes;
 use crate::engines::{Engines, write_port_file};
 use crate::facts::{ProcessFacts, process_status};
 use crate::logging::RecentLog;
@@ -42,6 +44,7 @@ const CATALOG_LOOK_INTERVAL: Duration = Duration::from_millis(10);
 pub struct Server {
     address: SocketAddr,
     peer_address: SocketAddr,
+    admin: Option<Admin>,
     state: Arc<wire::State>,
     host: Host,
     network: Network,
@@ -63,6 +66,8 @@ struct Ground {
     clients: TcpListener,
     address: SocketAddr,
     peer_address: SocketAddr,
+    view: Arc<NodeView>,
+    admin: Option<Admin>,
     boot: BootId,
     service: Arc<PeerService>,
     identified: watch::Sender<Option<rpc::Identity>>,
@@ -88,6 +93,7 @@ impl Server {
         let spawner = spawner()?;
         let host = ground.start_host(&engines, &place, &network, spawner.clone()).await?;
         ground.service.set_host(host.clone());
+        ground.view.set_host(host.clone());
         ground.identify(&place.identity);
         ground.await_catalog(&host, &place).await?;
         let router = Router::new(RouterOptions {
@@ -121,6 +127,11 @@ impl Server {
         self.peer_address
     }
 
+    /// Where metrics and health are served, if they are.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(Admin::address)
+    }
+
     /// Resolves when the node cannot go on: with the fault of its storage.
     pub async fn failed(&mut self) -> Failure {
         tokio::select! {
@@ -143,6 +154,9 @@ impl Server {
         drop(self.stop_peers);
         // Whatever other nodes still wanted, they ask others now.
         let _ = self.serving_peers.await;
+        if let Some(admin) = self.admin {
+            admin.stop().await;
+        }
         stopped?;
         info!("stopped");
         Ok(())
@@ -156,6 +170,9 @@ impl Ground {
         let mut directory = DataDirectory::open(&settings.data)?;
         directory.check_raft_log()?;
         info!(data = %settings.data.display(), cache_bytes = settings.cache_bytes, "opening the data directory");
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+        let view = Arc::new(NodeView::new(clock.clone()));
+        let admin = serve_admin(settings.admin, &view).await?;
         let clients = bind(settings.listen).await?;
         let peers = bind(settings.peer_listen).await?;
         let address = local_address(&clients)?;
@@ -182,13 +199,15 @@ impl Ground {
         };
         let ground = Ground {
             settings,
-            clock: Arc::new(SystemClock::default()),
+            clock,
             boot: BootId(entropy.next_u64()),
             entropy,
             directory: Arc::new(directory),
             clients,
             address,
             peer_address,
+            view,
+            admin,
             service,
             identified,
             stop_peers,
@@ -280,7 +299,8 @@ impl Ground {
     fn describe(&self) -> Arc<dyn Fn() -> bson::Document + Send + Sync> {
         let (clock, directory) = (self.clock.clone(), self.directory.clone());
         let started = clock.monotonic();
-        Arc::new(move || process_status(clock.monotonic().since(started), &directory))
+        let admin = self.admin.as_ref().map(Admin::address);
+        Arc::new(move || process_status(clock.monotonic().since(started), &directory, admin))
     }
 
     fn facts(&self) -> NodeFacts {
@@ -319,10 +339,23 @@ impl Ground {
             wire_settings,
         ));
         let reserve = self.settings.disk_reserve_bytes;
+        let free_bytes = Arc::new(FreeBytes::new(self.directory.free_bytes()?));
+        let identity = self.directory.identity().expect("a node that serves belongs to a cluster");
+        self.view.set_running(Running {
+            node: identity.node_id,
+            state: state.clone(),
+            router: router.clone(),
+            network: network.clone(),
+            log_writer: engines.writer,
+            store: engines.store,
+            free_bytes: free_bytes.clone(),
+            disk_reserve_bytes: reserve,
+        });
         let server = Server {
             address: self.address,
             peer_address: self.peer_address,
-            watching: tokio::spawn(disk::watch(self.directory, reserve, router.clone())),
+            admin: self.admin,
+            watching: tokio::spawn(disk::watch(self.directory, reserve, router, free_bytes)),
             serving: tokio::spawn(wire::serve(state.clone(), self.clients)),
             state,
             host,
@@ -342,6 +375,13 @@ impl Ground {
 fn spawner() -> Result<Arc<dyn Spawner>, Failure> {
     let spawner = ThreadSpawner::new(tokio::runtime::Handle::current(), APPLY_THREADS);
     Ok(Arc::new(spawner.map_err(|error| Failure::Start(format!("cannot start threads: {error}")))?))
+}
+
+async fn serve_admin(address: Option<SocketAddr>, view: &Arc<NodeView>) -> Result<Option<Admin>, Failure> {
+    let Some(address) = address else { return Ok(None) };
+    let admin = Admin::start(bind(address).await?, view.clone())?;
+    info!("metrics and health on http://{}", admin.address());
+    Ok(Some(admin))
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
