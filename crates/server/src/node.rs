@@ -37,6 +37,8 @@ const APPLY_THREADS: usize = 2;
 const CURSOR_SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 /// How often a node looks whether others are lost.
 const PEER_LOOK_INTERVAL: Duration = Duration::from_millis(50);
+/// After a failed introduction to the cluster, before the next one.
+const INTRODUCE_AGAIN_DELAY: Duration = Duration::from_millis(100);
 /// How often a node that joins looks whether its replica of the catalog has come.
 const CATALOG_LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
@@ -444,5 +446,60 @@ async fn watch_peers(host: Host, network: Network) {
 async fn introduce(router: Arc<Router>, facts: NodeFacts) {
     while let Err(error) = router.renew_node(facts.clone()).await {
         tracing::debug!(%error, "the cluster does not know yet that this node is back");
+        // A node with a fault is refused at once, every time.
+        tokio::time::sleep(INTRODUCE_AGAIN_DELAY).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    use super::*;
+    use crate::Options;
+
+    async fn start(data: &std::path::Path) -> Server {
+        let options = Options {
+            data: Some(data.to_owned()),
+            listen: Some("127.0.0.1:0".to_owned()),
+            admin: Some("127.0.0.1:0".to_owned()),
+            cache_bytes: Some(8 << 20),
+            ..Options::default()
+        };
+        Server::start(options.resolve().expect("valid options")).await.expect("starts")
+    }
+
+    async fn get(server: &Server, path: &str) -> String {
+        let address = server.admin_address().expect("one was asked for");
+        let mut stream = TcpStream::connect(address).await.expect("connects");
+        stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).await.expect("sends");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("a whole answer");
+        answer
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_node_with_a_storage_fault_says_so_until_it_ends() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let mut server = start(directory.path()).await;
+        server.host.fault_latch().set(storage::Fault::io("the disk is on fire"));
+        for path in ["/healthz", "/readyz"] {
+            let answer = get(&server, path).await;
+            assert!(answer.contains(" 503 ") && answer.contains("the disk is on fire"), "{answer}");
+        }
+        assert!(get(&server, "/metrics").await.contains("\npsdb_ready 0\n"));
+        assert!(matches!(server.failed().await, Failure::Storage(_)));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_node_that_stops_is_healthy_and_not_ready() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let server = start(directory.path()).await;
+        server.state.stop();
+        assert!(get(&server, "/healthz").await.contains(" 200 "));
+        let answer = get(&server, "/readyz").await;
+        assert!(answer.contains(" 503 ") && answer.contains("stopping"), "{answer}");
+        server.stop().await.expect("stops");
     }
 }

@@ -186,7 +186,8 @@ fn store(out: &mut Exposition, running: &Running) {
     let free_bytes = running.free_bytes.get();
     out.gauge(
         "psdb_disk_free_bytes",
-        "Free space on the disk of the data directory, not more than a second ago.",
+        "Free space on the disk of the data directory at the last look: a second ago at most, unless the disk stands \
+         still.",
         number(free_bytes),
     );
     out.gauge(
