@@ -82,6 +82,13 @@ pub const SNAPSHOT_BYTES_PER_SECOND_DEFAULT: u64 = 32 * 1024 * 1024;
 /// 500 MiB more before it gave any back.
 pub const DISK_RESERVE_BYTES_DEFAULT: u64 = 1024 * 1024 * 1024;
 
+/// Most connections to a node's admin address at a time; further ones wait.
+pub const ADMIN_CONNECTIONS_MAX: usize = 64;
+/// Largest head of a request to a node's admin address, in bytes. Bodies are never read.
+pub const ADMIN_REQUEST_BYTES_MAX: usize = 16 * 1024;
+/// How long one connection to a node's admin address may take from its first byte to its end, in milliseconds.
+pub const ADMIN_CONNECTION_MS_MAX: u64 = 10_000;
+
 const _: () =
     assert!(DOCUMENT_BYTES_MAX * 2 < MESSAGE_BYTES_MAX, "a message carries a document and its command");
 const _: () = assert!(

@@ -62,6 +62,8 @@ pub struct ReplicaStatus {
     pub term: Term,
     /// Whether it leads.
     pub is_leader: bool,
+    /// Whether it has a vote.
+    pub is_voter: bool,
     /// Highest index known committed.
     pub commit: LogIndex,
     /// Highest index applied.
@@ -381,6 +383,7 @@ fn status<T>(shared: &Shared<T>) -> ReplicaStatus {
         name: shared.name,
         term: Term(shared.term.get()),
         is_leader: shared.known_leader() == Some(shared.name.replica),
+        is_voter: shared.membership.load().voters.contains(&shared.name.replica),
         commit: shared.commit.index(),
         applied: shared.applied.index(),
     }

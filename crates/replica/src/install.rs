@@ -12,6 +12,7 @@ use storage::{Fault, KeyspaceName, LogBatch, RaftLog, ReplicaLogState};
 
 use crate::host::HostOf;
 use crate::machine::StateMachine;
+use crate::metrics::count;
 use crate::node::Node;
 use crate::open;
 use crate::snapshot::{Chunk, NotInstalled, SnapshotHeader};
@@ -130,6 +131,7 @@ impl<S: StateMachine, C: StateMachine> HostOf<S, C> {
         }
         receiver.installed = true;
         self.replace(name, &header, older).await.map_err(|fault| stop(node, fault))?;
+        count(&node.metrics.snapshots_installed, 1);
         Ok(header.acknowledgement(header.index))
     }
 

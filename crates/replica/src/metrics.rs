@@ -27,6 +27,8 @@ pub struct HostMetrics {
     pub compactions: AtomicU64,
     /// Flushes of the store.
     pub flushes: AtomicU64,
+    /// Snapshots that came from other nodes and took the place of what a replica had.
+    pub snapshots_installed: AtomicU64,
 }
 
 /// Adds to a counter.

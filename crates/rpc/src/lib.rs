@@ -40,3 +40,4 @@ pub use member::{Greeting, JoinReply, JoinRequest, greet, join};
 pub use network::{Network, NetworkOptions, PeerHealth};
 pub use server::serve;
 pub use service::Service;
+pub use snapshot::SnapshotCounts;

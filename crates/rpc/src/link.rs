@@ -24,6 +24,7 @@ use crate::convert::Wire;
 use crate::hello::Identity;
 use crate::lane::{CloseOnDrop, Lane};
 use crate::network::{NetworkOptions, PeerHealth};
+use crate::snapshot::SnapshotCounts;
 use crate::v1;
 use crate::v1::peer_client::PeerClient;
 
@@ -45,6 +46,7 @@ pub(crate) struct Context {
     pub(crate) identity: Identity,
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) options: NetworkOptions,
+    pub(crate) snapshots: SnapshotCounts,
 }
 
 /// See the module's comment.

@@ -21,7 +21,7 @@ use tokio::sync::Semaphore;
 use crate::hello::Identity;
 use crate::link::{Context, Link};
 use crate::service::Service;
-use crate::snapshot::{Pace, Sender};
+use crate::snapshot::{Pace, Sender, SnapshotCounts};
 
 /// How a network behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,7 +89,7 @@ impl Network {
     pub fn new(identity: Identity, entropy: Arc<dyn Entropy>, options: NetworkOptions) -> Network {
         let pace = Pace::new(options.snapshot_bytes_per_second);
         let inner = Inner {
-            context: Arc::new(Context { identity, entropy, options }),
+            context: Arc::new(Context { identity, entropy, options, snapshots: SnapshotCounts::default() }),
             handle: Handle::current(),
             links: RwLock::default(),
             local: Arc::default(),
@@ -132,6 +132,11 @@ impl Network {
     pub fn health(&self) -> BTreeMap<NodeId, PeerHealth> {
         let links = self.inner.links.read();
         links.by_node.iter().map(|(node, link)| (*node, link.health())).collect()
+    }
+
+    /// Counters of the snapshots that were sent to other nodes.
+    pub fn snapshot_counts(&self) -> &SnapshotCounts {
+        &self.inner.context.snapshots
     }
 
     /// Ends all connections for good. Requests that wait fail at once.

@@ -6,6 +6,7 @@
 //! leader offers another one.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use base::NodeId;
@@ -30,6 +31,17 @@ const CHUNKS_AHEAD: usize = 2;
 const PART_WAIT: Duration = Duration::from_secs(30);
 /// How long the other end may take to install what it has.
 const INSTALL_WAIT: Duration = Duration::from_secs(120);
+
+/// What became of a node's attempts to send snapshots, since it started. Read for the metrics page.
+#[derive(Debug, Default)]
+pub struct SnapshotCounts {
+    /// Snapshots that arrived.
+    pub sent: AtomicU64,
+    /// Attempts that failed.
+    pub failed: AtomicU64,
+    /// Bytes of keys and values that were sent, those of failed attempts included.
+    pub bytes: AtomicU64,
+}
 
 /// Spaces out what is sent, so that it stays below a number of bytes in a second.
 pub(crate) struct Pace {
@@ -73,10 +85,14 @@ impl Sender {
         let (shard, peer) = (offer.header.shard, self.peer);
         match self.attempt(&offer).await {
             Ok(message) => {
+                self.context.snapshots.sent.fetch_add(1, Ordering::Relaxed);
                 tracing::info!(%shard, %peer, "a snapshot has arrived");
                 self.local.receive(peer, shard, vec![message]);
             }
-            Err(reason) => tracing::warn!(%shard, %peer, reason, "a snapshot has not arrived"),
+            Err(reason) => {
+                self.context.snapshots.failed.fetch_add(1, Ordering::Relaxed);
+                tracing::warn!(%shard, %peer, reason, "a snapshot has not arrived");
+            }
         }
     }
 
@@ -121,8 +137,10 @@ impl Sender {
                 self.local.fault(fault);
                 reason
             })?;
-            self.pace.wait(bytes(&chunk)).await;
+            let bytes = bytes(&chunk);
+            self.pace.wait(bytes).await;
             hand_on(&parts, Part::Chunk(chunk.into_wire().map_err(|error| error.to_string())?)).await?;
+            self.context.snapshots.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
             sent += 1;
         }
         hand_on(&parts, Part::End(v1::SnapshotEnd { chunks: sent })).await

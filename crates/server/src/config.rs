@@ -8,6 +8,7 @@
 //! name = "n1"
 //! listen = "127.0.0.1:27017"
 //! peer = "127.0.0.1:27117"
+//! admin = "127.0.0.1:27217"
 //! data = "data/n1"
 //! ```
 //!
@@ -21,7 +22,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::options::{REPLICATION_FACTOR_DEFAULT, address, peer_port};
+use crate::options::{REPLICATION_FACTOR_DEFAULT, address, admin_address, peer_port};
 use crate::peers::{ROUTER_ROLE, STORAGE_ROLE};
 use crate::{Failure, LogFormat};
 
@@ -58,6 +59,7 @@ struct NodeSection {
     name: Spanned<String>,
     listen: Option<Spanned<String>>,
     peer: Option<Spanned<String>>,
+    admin: Option<Spanned<String>>,
     data: Option<Spanned<PathBuf>>,
     roles: Option<Vec<Spanned<String>>>,
     #[serde(default)]
@@ -70,6 +72,7 @@ pub(crate) struct ConfiguredNode {
     pub(crate) name: String,
     pub(crate) listen: SocketAddr,
     pub(crate) peer: SocketAddr,
+    pub(crate) admin: Option<SocketAddr>,
     pub(crate) data: Option<PathBuf>,
     pub(crate) storage: bool,
     pub(crate) labels: BTreeMap<String, String>,
@@ -188,6 +191,7 @@ impl Check<'_> {
         let peer = self.address(&node.name, node.peer.as_ref(), || {
             Ok(SocketAddr::new(listen.ip(), peer_port(listen.port())))
         })?;
+        let admin = node.admin.as_ref().and_then(|given| self.admin_address(given));
         if let Some(data) = &node.data {
             self.once("data directory", data, data.get_ref().display().to_string());
         }
@@ -205,7 +209,7 @@ impl Check<'_> {
             }
         }
         let data = node.data.as_ref().map(|data| data.get_ref().clone());
-        Some(ConfiguredNode { name, listen, peer, data, storage, labels: node.labels.clone() })
+        Some(ConfiguredNode { name, listen, peer, admin, data, storage, labels: node.labels.clone() })
     }
 
     fn address<T>(
@@ -238,6 +242,19 @@ impl Check<'_> {
         }
     }
 
+    fn admin_address(&mut self, given: &Spanned<String>) -> Option<SocketAddr> {
+        match admin_address(given.get_ref()) {
+            Ok(found) => {
+                self.once("address", given, found.to_string());
+                Some(found)
+            }
+            Err(failure) => {
+                self.wrong(given, failure.to_string());
+                None
+            }
+        }
+    }
+
     fn replication_factor(&mut self, file: &ConfigFile) {
         let Some(factor) = &file.cluster.replication_factor else { return };
         let holds_data = |node: &&NodeSection| {
@@ -263,7 +280,9 @@ impl Check<'_> {
             return;
         }
         for (node, section) in nodes.iter().zip(&file.nodes) {
-            for (address, at) in [(node.listen, &section.listen), (node.peer, &section.peer)] {
+            let admin = node.admin.map(|address| (address, &section.admin));
+            let addresses = [(node.listen, &section.listen), (node.peer, &section.peer)];
+            for (address, at) in addresses.into_iter().chain(admin) {
                 if !address.ip().is_loopback() {
                     let at = at.as_ref().unwrap_or(&section.name);
                     self.wrong(
@@ -296,6 +315,7 @@ replication_factor = 3
 name = "n1"
 listen = "127.0.0.1:27017"
 data = "data/n1"
+admin = "127.0.0.1:27217"
 labels = { zone = "a" }
 
 [[nodes]]
@@ -326,6 +346,8 @@ roles = ["storage", "router"]
         assert_eq!((file.cluster.name.as_deref(), file.replication_factor()), (Some("shop"), 3));
         assert_eq!(nodes[0].peer.to_string(), "127.0.0.1:27117");
         assert_eq!(nodes[1].peer.to_string(), "127.0.0.1:30000");
+        assert_eq!(nodes[0].admin.map(|admin| admin.port()), Some(27_217));
+        assert_eq!(nodes[1].admin, None);
         assert!(nodes[2].storage && nodes[0].labels.contains_key("zone"));
         assert_eq!(node_called(&nodes, Some("n3")), Ok(2));
         assert!(node_called(&nodes, Some("n4")).expect_err("unknown").to_string().contains("n1, n2, n3"));
@@ -337,22 +359,26 @@ roles = ["storage", "router"]
         let (line, sentence) = mistake_in("data = \"data/n1\"", "dota = \"data/n1\"");
         assert!(line == 8 && sentence.contains("unknown field 'dota'"), "{line} {sentence}");
         let (line, sentence) = mistake_in("\"n2\"", "\"n1\"");
-        assert!(line == 12 && sentence.contains("node name 'n1' is used on line 6"), "{line} {sentence}");
+        assert!(line == 13 && sentence.contains("node name 'n1' is used on line 6"), "{line} {sentence}");
         let (line, sentence) = mistake_in("127.0.0.1:30000", "127.0.0.1:27017");
-        assert!(line == 14 && sentence.contains("is used on line 7"), "{line} {sentence}");
+        assert!(line == 15 && sentence.contains("is used on line 7"), "{line} {sentence}");
         let (line, sentence) = mistake_in("replication_factor = 3", "replication_factor = 5");
         assert!(line == 3 && sentence.contains("only 3 nodes"), "{line} {sentence}");
         let (line, sentence) = mistake_in("[\"storage\", \"router\"]", "[\"storage\", \"arbiter\"]");
-        assert!(line == 19 && sentence.contains("'arbiter' is no role"), "{line} {sentence}");
+        assert!(line == 20 && sentence.contains("'arbiter' is no role"), "{line} {sentence}");
         let (line, sentence) = mistake_in("127.0.0.1:27018", "10.0.0.1:27018");
-        assert!(line == 13 && sentence.contains("insecure = true"), "{line} {sentence}");
+        assert!(line == 14 && sentence.contains("insecure = true"), "{line} {sentence}");
+        let (line, sentence) = mistake_in("127.0.0.1:27217", "10.0.0.1:27217");
+        assert!(line == 9 && sentence.contains("insecure = true"), "{line} {sentence}");
+        let (line, sentence) = mistake_in("127.0.0.1:27217", "127.0.0.1:27117");
+        assert!(line == 9 && sentence.contains("is used on line 6"), "{line} {sentence}");
         let (line, sentence) = mistake_in("127.0.0.1:27019", "nonsense:port");
-        assert!(line == 18 && sentence.contains("nonsense:port"), "{line} {sentence}");
+        assert!(line == 19 && sentence.contains("nonsense:port"), "{line} {sentence}");
     }
 
     #[test]
     fn several_mistakes_are_all_found() {
         let text = THREE.replace("\"n2\"", "\"n1\"").replace("127.0.0.1:27019", "127.0.0.1:27017");
-        assert_eq!(mistakes(&text).iter().map(|(line, _)| *line).collect::<Vec<_>>(), [12, 18]);
+        assert_eq!(mistakes(&text).iter().map(|(line, _)| *line).collect::<Vec<_>>(), [13, 19]);
     }
 }

@@ -4,6 +4,7 @@
 //! An engine that meets a full disk poisons itself, so that writes stop before it does.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use router::Router;
@@ -23,6 +24,24 @@ const HYSTERESIS_SIXTEENTHS: u64 = 1;
 /// How often a node without room hands over what it has come to lead: seldom, since others may have none either.
 const TELL_AGAIN_INTERVAL: Duration = Duration::from_secs(10);
 
+/// Free bytes of the disk as of the last look, for those who must not wait for the disk.
+#[derive(Debug)]
+pub(crate) struct FreeBytes(AtomicU64);
+
+impl FreeBytes {
+    pub(crate) fn new(free_bytes: u64) -> FreeBytes {
+        FreeBytes(AtomicU64::new(free_bytes))
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn set(&self, free_bytes: u64) {
+        self.0.store(free_bytes, Ordering::Relaxed);
+    }
+}
+
 /// What the last look decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Space {
@@ -35,12 +54,14 @@ pub(crate) async fn watch(
     directory: Arc<DataDirectory>,
     reserve_bytes: u64,
     router: Arc<Router>,
+    seen: Arc<FreeBytes>,
 ) -> storage::Fault {
     let mut space = Space::Enough;
     let mut told = tokio::time::Instant::now();
     loop {
         match directory.free_bytes() {
             Ok(free_bytes) => {
+                seen.set(free_bytes);
                 let next = judge(space, free_bytes, reserve_bytes);
                 let again = next == Space::Low && told.elapsed() >= TELL_AGAIN_INTERVAL;
                 if next != space || again {

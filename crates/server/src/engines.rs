@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use storage::{
     DataDirectory, EngineRaftLog, FjallStore, GroupCommitOptions, GroupCommitWriter, LogOptions, RaftLog,
-    Store, StoreOptions,
+    StoreOptions,
 };
 
 use crate::Failure;
@@ -13,7 +13,7 @@ use crate::options::Settings;
 
 /// The node's engines.
 pub(crate) struct Engines {
-    pub(crate) store: Arc<dyn Store>,
+    pub(crate) store: Arc<FjallStore>,
     pub(crate) raft_log: Arc<dyn RaftLog>,
     pub(crate) writer: Arc<GroupCommitWriter>,
 }
@@ -21,7 +21,7 @@ pub(crate) struct Engines {
 impl Engines {
     pub(crate) fn open(directory: &DataDirectory, settings: &Settings) -> Result<Engines, Failure> {
         let store_options = StoreOptions { cache_bytes: settings.cache_bytes, ..StoreOptions::default() };
-        let store: Arc<dyn Store> = Arc::new(FjallStore::open(&directory.store_path(), store_options)?);
+        let store = Arc::new(FjallStore::open(&directory.store_path(), store_options)?);
         let raft_log: Arc<dyn RaftLog> =
             Arc::new(EngineRaftLog::open(&directory.raft_path(), &LogOptions::default())?);
         let commit_options =

@@ -1,8 +1,9 @@
-//! Facts about the process and its machine, for `serverStatus`, `hostInfo` and the defaults.
+//! Facts about the process and its machine, for `serverStatus`, `hostInfo`, the metrics page and the defaults.
 //!
 //! Read from /proc when asked; what cannot be read is zero or empty, never an error.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -76,7 +77,7 @@ impl Facts for ProcessFacts {
                 "batches": long(log.batches),
                 "entries": long(log.entries),
                 "bytes": long(log.bytes),
-                "fsyncMicros": long(log.fsync_us),
+                "fsyncMicros": long(log.durations.sum_ns / 1_000),
                 "batchesPerFsync": log.batches_per_fsync.iter().map(|count| long(*count)).collect::<Vec<_>>(),
             },
             "replication": self.replication(),
@@ -103,16 +104,72 @@ impl ProcessFacts {
     }
 }
 
-/// What the cluster's status says of a process: version, uptime, memory and free disk.
-pub(crate) fn process_status(uptime: Duration, directory: &DataDirectory) -> Document {
+/// What the metrics page says of the process.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct ProcessNumbers {
+    /// Processor time used, in seconds.
+    pub(crate) cpu_seconds: f64,
+    /// When it was started, in seconds since the epoch.
+    pub(crate) start_time_seconds: f64,
+    /// Memory in RAM.
+    pub(crate) resident_bytes: u64,
+    /// Address space.
+    pub(crate) virtual_bytes: u64,
+    /// Open file descriptors, and how many there may be.
+    pub(crate) open_files: u64,
+    pub(crate) open_files_max: u64,
+}
+
+/// Reads what the metrics page says of the process.
+pub(crate) fn process_numbers() -> ProcessNumbers {
+    let ticks_per_second = rustix::param::clock_ticks_per_second() as f64;
+    let (used, started) = times(&read("/proc/self/stat")).unwrap_or_default();
+    let open_files = fs::read_dir("/proc/self/fd").map_or(0, |files| files.count() as u64);
+    let open_files_max = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    ProcessNumbers {
+        cpu_seconds: used as f64 / ticks_per_second,
+        start_time_seconds: boot_time_seconds(&read("/proc/stat")) as f64 + started as f64 / ticks_per_second,
+        resident_bytes: status_bytes("VmRSS:"),
+        virtual_bytes: status_bytes("VmSize:"),
+        open_files,
+        open_files_max: open_files_max.unwrap_or(u64::MAX),
+    }
+}
+
+/// From `/proc/self/stat`: the processor time used, by itself and in the kernel, and when the process was started after
+/// the machine was; in clock ticks.
+fn times(stat: &str) -> Option<(u64, u64)> {
+    // The name in parentheses may hold anything, and the third field comes after it.
+    let (_, after_name) = stat.rsplit_once(')')?;
+    let field =
+        |number: usize| after_name.split_whitespace().nth(number.checked_sub(3)?)?.parse::<u64>().ok();
+    Some((field(14)?.saturating_add(field(15)?), field(22)?))
+}
+
+/// From `/proc/stat`: when the machine was started, in seconds since the epoch.
+fn boot_time_seconds(stat: &str) -> u64 {
+    let found = stat.lines().find_map(|line| line.strip_prefix("btime ")?.trim().parse().ok());
+    found.unwrap_or(0)
+}
+
+/// What the cluster's status says of a process: version, uptime, memory and free disk, and its admin address.
+pub(crate) fn process_status(
+    uptime: Duration,
+    directory: &DataDirectory,
+    admin: Option<SocketAddr>,
+) -> Document {
     let free = directory.free_bytes().ok().map(long);
-    doc! {
+    let mut status = doc! {
         "version": env!("CARGO_PKG_VERSION"),
         "pid": i64::from(std::process::id()),
         "uptimeSeconds": long(uptime.as_secs()),
         "residentBytes": long(status_bytes("VmRSS:")),
         "diskFreeBytes": free,
+    };
+    if let Some(admin) = admin {
+        status.insert("admin", admin.to_string());
     }
+    status
 }
 
 /// Memory that this process may use: the machine's, or the container's limit.
@@ -149,5 +206,21 @@ mod tests {
     fn a_line_in_kilobytes_is_read_as_bytes() {
         assert_eq!(kib_line("A: 1 kB\nVmRSS:\t  20 kB\n", "VmRSS:"), Some(20 * 1024));
         assert_eq!(kib_line("A: 1 kB\n", "VmRSS:"), None);
+    }
+    #[test]
+    fn times_are_found_after_a_name_with_anything_in_it() {
+        let numbers: Vec<String> = (4..=52).map(|field| (field * 100).to_string()).collect();
+        let stat = format!("1 (a) b (c) S {}", numbers.join(" "));
+        assert_eq!(times(&stat), Some((1_400 + 1_500, 2_200)));
+        assert_eq!(times("1 (a) S 1 2"), None);
+        assert_eq!(boot_time_seconds("cpu 1 2\nbtime 1700000000\n"), 1_700_000_000);
+    }
+
+    #[test]
+    fn this_process_has_used_memory_and_has_a_start() {
+        let numbers = process_numbers();
+        assert!(numbers.resident_bytes > 0 && numbers.virtual_bytes >= numbers.resident_bytes, "{numbers:?}");
+        assert!(numbers.start_time_seconds > 1.5e9, "{numbers:?}");
+        assert!(numbers.open_files > 0 && numbers.open_files_max >= numbers.open_files, "{numbers:?}");
     }
 }

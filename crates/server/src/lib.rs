@@ -1,10 +1,11 @@
-//! One node: configuration, wiring, signals, logs.
+//! One node: configuration, wiring, signals, logs, metrics and health.
 //!
 //! Called by `cli` (`psdb start`, `psdb demo`) and by tests that want a whole server in their process. [`Server::start`]
 //! opens the data directory, finds the node's place in a cluster, then opens the engines, the replicas and the router, and
 //! serves clients last: whoever gets an answer finds everything in place. [`main`] adds a runtime, logs and signals. Always holds: a storage fault ends the node with
 //! its message; nothing is acknowledged after it.
 
+mod admin;
 mod config;
 mod disk;
 mod engines;

@@ -21,6 +21,8 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tracing::info;
 
+use crate::admin::{Admin, NodeView, Running};
+use crate::disk::FreeBytes;
 use crate::engines::{Engines, write_port_file};
 use crate::facts::{ProcessFacts, process_status};
 use crate::logging::RecentLog;
@@ -35,6 +37,8 @@ const APPLY_THREADS: usize = 2;
 const CURSOR_SWEEP_INTERVAL: Duration = Duration::from_secs(30);
 /// How often a node looks whether others are lost.
 const PEER_LOOK_INTERVAL: Duration = Duration::from_millis(50);
+/// After a failed introduction to the cluster, before the next one.
+const INTRODUCE_AGAIN_DELAY: Duration = Duration::from_millis(100);
 /// How often a node that joins looks whether its replica of the catalog has come.
 const CATALOG_LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
@@ -42,6 +46,7 @@ const CATALOG_LOOK_INTERVAL: Duration = Duration::from_millis(10);
 pub struct Server {
     address: SocketAddr,
     peer_address: SocketAddr,
+    admin: Option<Admin>,
     state: Arc<wire::State>,
     host: Host,
     network: Network,
@@ -63,6 +68,8 @@ struct Ground {
     clients: TcpListener,
     address: SocketAddr,
     peer_address: SocketAddr,
+    view: Arc<NodeView>,
+    admin: Option<Admin>,
     boot: BootId,
     service: Arc<PeerService>,
     identified: watch::Sender<Option<rpc::Identity>>,
@@ -88,6 +95,7 @@ impl Server {
         let spawner = spawner()?;
         let host = ground.start_host(&engines, &place, &network, spawner.clone()).await?;
         ground.service.set_host(host.clone());
+        ground.view.set_host(host.clone());
         ground.identify(&place.identity);
         ground.await_catalog(&host, &place).await?;
         let router = Router::new(RouterOptions {
@@ -121,6 +129,11 @@ impl Server {
         self.peer_address
     }
 
+    /// Where metrics and health are served, if they are.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(Admin::address)
+    }
+
     /// Resolves when the node cannot go on: with the fault of its storage.
     pub async fn failed(&mut self) -> Failure {
         tokio::select! {
@@ -143,6 +156,9 @@ impl Server {
         drop(self.stop_peers);
         // Whatever other nodes still wanted, they ask others now.
         let _ = self.serving_peers.await;
+        if let Some(admin) = self.admin {
+            admin.stop().await;
+        }
         stopped?;
         info!("stopped");
         Ok(())
@@ -156,6 +172,9 @@ impl Ground {
         let mut directory = DataDirectory::open(&settings.data)?;
         directory.check_raft_log()?;
         info!(data = %settings.data.display(), cache_bytes = settings.cache_bytes, "opening the data directory");
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+        let view = Arc::new(NodeView::new(clock.clone()));
+        let admin = serve_admin(settings.admin, &view).await?;
         let clients = bind(settings.listen).await?;
         let peers = bind(settings.peer_listen).await?;
         let address = local_address(&clients)?;
@@ -182,13 +201,15 @@ impl Ground {
         };
         let ground = Ground {
             settings,
-            clock: Arc::new(SystemClock::default()),
+            clock,
             boot: BootId(entropy.next_u64()),
             entropy,
             directory: Arc::new(directory),
             clients,
             address,
             peer_address,
+            view,
+            admin,
             service,
             identified,
             stop_peers,
@@ -280,7 +301,8 @@ impl Ground {
     fn describe(&self) -> Arc<dyn Fn() -> bson::Document + Send + Sync> {
         let (clock, directory) = (self.clock.clone(), self.directory.clone());
         let started = clock.monotonic();
-        Arc::new(move || process_status(clock.monotonic().since(started), &directory))
+        let admin = self.admin.as_ref().map(Admin::address);
+        Arc::new(move || process_status(clock.monotonic().since(started), &directory, admin))
     }
 
     fn facts(&self) -> NodeFacts {
@@ -319,10 +341,23 @@ impl Ground {
             wire_settings,
         ));
         let reserve = self.settings.disk_reserve_bytes;
+        let free_bytes = Arc::new(FreeBytes::new(self.directory.free_bytes()?));
+        let identity = self.directory.identity().expect("a node that serves belongs to a cluster");
+        self.view.set_running(Running {
+            node: identity.node_id,
+            state: state.clone(),
+            router: router.clone(),
+            network: network.clone(),
+            log_writer: engines.writer,
+            store: engines.store,
+            free_bytes: free_bytes.clone(),
+            disk_reserve_bytes: reserve,
+        });
         let server = Server {
             address: self.address,
             peer_address: self.peer_address,
-            watching: tokio::spawn(disk::watch(self.directory, reserve, router.clone())),
+            admin: self.admin,
+            watching: tokio::spawn(disk::watch(self.directory, reserve, router, free_bytes)),
             serving: tokio::spawn(wire::serve(state.clone(), self.clients)),
             state,
             host,
@@ -342,6 +377,13 @@ impl Ground {
 fn spawner() -> Result<Arc<dyn Spawner>, Failure> {
     let spawner = ThreadSpawner::new(tokio::runtime::Handle::current(), APPLY_THREADS);
     Ok(Arc::new(spawner.map_err(|error| Failure::Start(format!("cannot start threads: {error}")))?))
+}
+
+async fn serve_admin(address: Option<SocketAddr>, view: &Arc<NodeView>) -> Result<Option<Admin>, Failure> {
+    let Some(address) = address else { return Ok(None) };
+    let admin = Admin::start(bind(address).await?, view.clone())?;
+    info!("metrics and health on http://{}", admin.address());
+    Ok(Some(admin))
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
@@ -404,5 +446,60 @@ async fn watch_peers(host: Host, network: Network) {
 async fn introduce(router: Arc<Router>, facts: NodeFacts) {
     while let Err(error) = router.renew_node(facts.clone()).await {
         tracing::debug!(%error, "the cluster does not know yet that this node is back");
+        // A node with a fault is refused at once, every time.
+        tokio::time::sleep(INTRODUCE_AGAIN_DELAY).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
+
+    use super::*;
+    use crate::Options;
+
+    async fn start(data: &std::path::Path) -> Server {
+        let options = Options {
+            data: Some(data.to_owned()),
+            listen: Some("127.0.0.1:0".to_owned()),
+            admin: Some("127.0.0.1:0".to_owned()),
+            cache_bytes: Some(8 << 20),
+            ..Options::default()
+        };
+        Server::start(options.resolve().expect("valid options")).await.expect("starts")
+    }
+
+    async fn get(server: &Server, path: &str) -> String {
+        let address = server.admin_address().expect("one was asked for");
+        let mut stream = TcpStream::connect(address).await.expect("connects");
+        stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).await.expect("sends");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("a whole answer");
+        answer
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_node_with_a_storage_fault_says_so_until_it_ends() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let mut server = start(directory.path()).await;
+        server.host.fault_latch().set(storage::Fault::io("the disk is on fire"));
+        for path in ["/healthz", "/readyz"] {
+            let answer = get(&server, path).await;
+            assert!(answer.contains(" 503 ") && answer.contains("the disk is on fire"), "{answer}");
+        }
+        assert!(get(&server, "/metrics").await.contains("\npsdb_ready 0\n"));
+        assert!(matches!(server.failed().await, Failure::Storage(_)));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_node_that_stops_is_healthy_and_not_ready() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let server = start(directory.path()).await;
+        server.state.stop();
+        assert!(get(&server, "/healthz").await.contains(" 200 "));
+        let answer = get(&server, "/readyz").await;
+        assert!(answer.contains(" 503 ") && answer.contains("stopping"), "{answer}");
+        server.stop().await.expect("stops");
     }
 }

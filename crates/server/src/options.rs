@@ -14,6 +14,8 @@ use crate::{Failure, LogFormat, facts};
 
 /// The port that clients expect.
 const PORT_DEFAULT: u16 = 27_017;
+/// The port of the admin address where it names none.
+const ADMIN_PORT_DEFAULT: u16 = 27_217;
 /// How far the default port for other nodes is from the one for clients.
 const PEER_PORT_OFFSET: u16 = 100;
 /// Replicas of a shard.
@@ -31,6 +33,8 @@ pub struct Options {
     pub listen: Option<String>,
     /// Where other nodes reach this one: `address:port`. Default: the address of `listen`, with its port and 100.
     pub peer_listen: Option<String>,
+    /// Where metrics and health are served over HTTP: `address:port`. Default: nowhere.
+    pub admin: Option<String>,
     /// Peer addresses of nodes of the cluster to join.
     pub join: Vec<String>,
     /// The node's name. Default: its address.
@@ -64,6 +68,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// The address to bind for other nodes.
     pub peer_listen: SocketAddr,
+    /// The address to bind for metrics and health; `None` to serve none.
+    pub admin: Option<SocketAddr>,
     /// Peer addresses of nodes of the cluster to join; empty to found one, or to do what the configuration says.
     pub join: Vec<String>,
     /// Peer addresses of the other nodes of the configuration.
@@ -129,14 +135,20 @@ impl Options {
             _ => SocketAddr::new(listen.ip(), peer_port(listen.port())),
         };
         let insecure = self.insecure || file.insecure.unwrap_or(false);
-        check_loopback(listen, insecure)?;
-        check_loopback(peer_listen, insecure)?;
+        let admin = match &self.admin {
+            Some(given) => Some(admin_address(given)?),
+            None => node.and_then(|node| node.admin),
+        };
+        for reachable in [Some(listen), Some(peer_listen), admin].into_iter().flatten() {
+            check_loopback(reachable, insecure)?;
+        }
         let others = nodes.iter().enumerate().filter(|(other, _)| Some(*other) != position);
         let name = self.name.clone().or_else(|| Some(node?.name.clone()));
         Ok(Settings {
             data,
             listen,
             peer_listen,
+            admin,
             join: self.join.clone(),
             others: others.map(|(_, other)| other.peer.to_string()).collect(),
             founds: position.is_none_or(|position| position == 0),
@@ -173,11 +185,20 @@ pub(crate) fn peer_port(client_port: u16) -> u16 {
 
 /// Reads `address:port` or `address`; the address may be a name.
 pub(crate) fn address(text: &str) -> Result<SocketAddr, Failure> {
+    address_or_port(text, PORT_DEFAULT)
+}
+
+/// As [`address`], for an admin address.
+pub(crate) fn admin_address(text: &str) -> Result<SocketAddr, Failure> {
+    address_or_port(text, ADMIN_PORT_DEFAULT)
+}
+
+fn address_or_port(text: &str, port: u16) -> Result<SocketAddr, Failure> {
     let wrong = |reason: String| Failure::Options(format!("cannot listen on '{text}': {reason}"));
     if let Ok(ip) = text.parse() {
-        return Ok(SocketAddr::new(ip, PORT_DEFAULT));
+        return Ok(SocketAddr::new(ip, port));
     }
-    let with_port = if text.contains(':') { text.to_owned() } else { format!("{text}:{PORT_DEFAULT}") };
+    let with_port = if text.contains(':') { text.to_owned() } else { format!("{text}:{port}") };
     let mut found = with_port.to_socket_addrs().map_err(|error| wrong(error.to_string()))?;
     found.next().ok_or_else(|| wrong("the name has no address".to_owned()))
 }
@@ -188,7 +209,7 @@ fn check_loopback(listen: SocketAddr, insecure: bool) -> Result<(), Failure> {
     }
     Err(Failure::Options(format!(
         "refusing to listen on {listen}: it is reachable from other machines, and this version has neither users nor \
-         TLS, so that anybody there could read and change all data. Listen on 127.0.0.1, or say --insecure if the \
+         TLS, so that anybody there could use it. Listen on 127.0.0.1, or say --insecure if the \
          network is trusted"
     )))
 }
@@ -224,6 +245,25 @@ mod tests {
     #[test]
     fn a_missing_port_is_the_usual_one() {
         assert_eq!(on("127.0.0.1", false).expect("valid").listen.port(), PORT_DEFAULT);
+    }
+
+    #[test]
+    fn an_admin_address_is_optional_and_follows_the_same_rule() {
+        let with = |admin: &str, insecure| {
+            let options = Options {
+                data: Some("/tmp/x".into()),
+                admin: Some(admin.to_owned()),
+                insecure,
+                ..Options::default()
+            };
+            options.resolve()
+        };
+        assert_eq!(on("127.0.0.1", false).expect("valid").admin, None);
+        let admin = with("127.0.0.1", false).expect("valid").admin.expect("given");
+        assert_eq!(admin.to_string(), "127.0.0.1:27217");
+        let refusal = with("0.0.0.0:9000", false).expect_err("refused").to_string();
+        assert!(refusal.contains("0.0.0.0:9000") && refusal.contains("--insecure"), "{refusal}");
+        assert!(with("0.0.0.0:9000", true).is_ok());
     }
 
     #[test]

@@ -82,6 +82,25 @@ pub struct FjallStore {
     maintenance: Option<Maintenance>,
 }
 
+/// What the store holds and has done. Read with [`FjallStore::statistics`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StoreStatistics {
+    /// Bytes of blocks in the cache.
+    pub cache_bytes: u64,
+    /// Bytes that the cache may hold.
+    pub cache_bytes_max: u64,
+    /// Bytes of changes in memory that are in no table yet.
+    pub memtable_bytes: u64,
+    /// Bytes of tables on disk, over all keyspaces.
+    pub table_bytes: u64,
+    /// Files of the store's journal.
+    pub journals: u64,
+    /// Compactions that run.
+    pub compactions_active: u64,
+    /// Compactions that have ended since the start.
+    pub compactions: u64,
+}
+
 /// What the store and its background thread share.
 struct Shared {
     db: fjall::Database,
@@ -127,6 +146,20 @@ impl FjallStore {
     /// Files of `fjall`'s journal: 1 when nothing pins old ones.
     pub fn journal_count(&self) -> usize {
         self.shared.db.journal_count()
+    }
+
+    /// What the store holds and has done. Costs a look at each keyspace; reads nothing from the disk.
+    pub fn statistics(&self) -> StoreStatistics {
+        let db = &self.shared.db;
+        StoreStatistics {
+            cache_bytes: db.cache_size(),
+            cache_bytes_max: db.cache_capacity(),
+            memtable_bytes: db.write_buffer_size(),
+            table_bytes: self.shared.keyspaces.read().values().map(|found| found.tree.disk_space()).sum(),
+            journals: db.journal_count() as u64,
+            compactions_active: db.active_compactions() as u64,
+            compactions: db.compactions_completed() as u64,
+        }
     }
 
     /// Writes what is in memory of one keyspace to tables, and waits for it. For tests and after bulk loads.

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use base::{DurationHistogram, DurationReading};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::{Fault, LogBatch, LogWriter, RaftLog, Result, WriteDone};
@@ -43,8 +44,8 @@ pub struct GroupCommitStatistics {
     pub entries: u64,
     /// Bytes of entries that they carried.
     pub bytes: u64,
-    /// Time spent in them, in microseconds.
-    pub fsync_us: u64,
+    /// How long they took.
+    pub durations: DurationReading,
     /// How many fsyncs carried 1, 2 to 3, 4 to 7, ... batches.
     pub batches_per_fsync: [u64; BUCKETS],
 }
@@ -88,7 +89,7 @@ struct Counters {
     batches: AtomicU64,
     entries: AtomicU64,
     bytes: AtomicU64,
-    fsync_us: AtomicU64,
+    durations: DurationHistogram,
     batches_per_fsync: [AtomicU64; BUCKETS],
 }
 
@@ -119,7 +120,7 @@ impl GroupCommitWriter {
             batches: load(&counters.batches),
             entries: load(&counters.entries),
             bytes: load(&counters.bytes),
-            fsync_us: load(&counters.fsync_us),
+            durations: counters.durations.read(),
             batches_per_fsync: counters.batches_per_fsync.each_ref().map(load),
         }
     }
@@ -221,7 +222,7 @@ impl Shared {
         add(&counters.batches, batches);
         add(&counters.entries, entries as u64);
         add(&counters.bytes, bytes as u64);
-        add(&counters.fsync_us, start.elapsed().as_micros() as u64);
+        counters.durations.record(start.elapsed());
         let bucket = (batches.max(1).ilog2() as usize).min(BUCKETS - 1);
         if let Some(counter) = counters.batches_per_fsync.get(bucket) {
             add(counter, 1);

@@ -21,7 +21,7 @@ pub mod store;
 
 pub use directory::{DataDirectory, Identity};
 pub use engine_log::{EngineRaftLog, LogOptions};
-pub use engine_store::{FjallStore, StoreOptions};
+pub use engine_store::{FjallStore, StoreOptions, StoreStatistics};
 pub use fault::{Fault, Result};
 pub use group_commit::{GroupCommitOptions, GroupCommitStatistics, GroupCommitWriter};
 pub use kv::{Direction, KeyRange, KvBatch, KvOp};

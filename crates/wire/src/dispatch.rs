@@ -3,11 +3,11 @@
 //! Called by the connection task for each message. Always holds: whatever a client sends, the outcome is a reply or,
 //! where a fail point says so, a closed connection; never a panic and never silence.
 
-use base::{Code, Error, Result};
+use base::{Code, Error, MonoTime, Result};
 use document::RawDoc;
 
 use crate::call::Call;
-use crate::command::{self, Counts, Run, Spec};
+use crate::command::{self, Counts, Run, Spec, Timed};
 use crate::fail_point::Fault;
 use crate::message::Request;
 use crate::reply::{Reply, is_retryable_write_error};
@@ -33,6 +33,19 @@ pub(crate) async fn run(
         Err(error) => return Outcome::Reply(Reply::from_error(&error, &[])),
     };
     count(state, spec);
+    let began = state.clock.monotonic();
+    let outcome = run_found(state, client, spec, request, default_database).await;
+    time(state, spec, began);
+    outcome
+}
+
+async fn run_found(
+    state: &State,
+    client: &Client,
+    spec: &'static Spec,
+    request: &Request,
+    default_database: &str,
+) -> Outcome {
     let fault = state.fail_points.check(spec.name, || client.application.lock().clone());
     let Some(fault) = fault else {
         return Outcome::Reply(execute(state, client, spec, request, default_database, None).await);
@@ -148,4 +161,15 @@ fn count(state: &State, spec: &Spec) {
         // By statement, when they are known.
         Counts::ByStatement => {}
     }
+}
+
+fn time(state: &State, spec: &Spec, began: MonoTime) {
+    let durations = &state.metrics.durations;
+    let histogram = match spec.timed {
+        Timed::Read => &durations.read,
+        Timed::Write => &durations.write,
+        Timed::Command => &durations.command,
+        Timed::Not => return,
+    };
+    histogram.record(state.clock.monotonic().since(began));
 }

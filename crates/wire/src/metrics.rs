@@ -4,6 +4,8 @@
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
+use base::DurationHistogram;
+
 /// A counter that only grows.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -46,6 +48,17 @@ pub struct OperationCounts {
     pub command: Counter,
 }
 
+/// How long commands took, from a parsed message to a reply that is ready to be sent.
+#[derive(Debug, Default)]
+pub struct CommandDurations {
+    /// Commands that read documents.
+    pub read: DurationHistogram,
+    /// Commands that write documents.
+    pub write: DurationHistogram,
+    /// All other commands but those that wait on purpose.
+    pub command: DurationHistogram,
+}
+
 /// All counters.
 #[derive(Debug, Default)]
 pub struct Metrics {
@@ -53,6 +66,8 @@ pub struct Metrics {
     pub operations: OperationCounts,
     /// By command, in the order of the command table.
     pub commands: Vec<CommandCounts>,
+    /// How long commands took, by what they do.
+    pub durations: CommandDurations,
     /// Connections that are open.
     pub connections: AtomicI64,
     /// Connections accepted since the start.

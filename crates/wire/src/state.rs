@@ -83,13 +83,33 @@ impl State {
         &self.metrics
     }
 
+    /// How often each command ran, in the order of their names.
+    pub fn command_counts(&self) -> impl Iterator<Item = (&'static str, &CommandCounts)> {
+        crate::command::TABLE.iter().map(|spec| spec.name).zip(&self.metrics.commands)
+    }
+
+    /// Connections that run a command.
+    pub fn active_connections(&self) -> usize {
+        self.clients.active()
+    }
+
+    /// Most connections at a time.
+    pub fn connections_max(&self) -> usize {
+        self.settings.connections_max
+    }
+
+    /// Open cursors of all connections.
+    pub fn open_cursors(&self) -> usize {
+        self.backend.open_cursors()
+    }
+
     /// Ends the node's service: idle connections close at once, others after the command that runs.
     pub fn stop(&self) {
         self.stopping.send_replace(true);
     }
 
     /// Whether [`State::stop`] was called.
-    pub(crate) fn is_stopping(&self) -> bool {
+    pub fn is_stopping(&self) -> bool {
         *self.stopping.borrow()
     }
 

@@ -9,6 +9,7 @@ use crate::failure::Failure;
 #[command(after_help = "Examples:\n  \
     psdb start --data /var/lib/psdb\n  \
     psdb start --data ./d2 --listen 127.0.0.1:27018 --join 127.0.0.1:27117\n  \
+    psdb start --data ./d1 --admin 127.0.0.1:27217\n  \
     psdb start --config psdb.toml --node node1\n\n\
     The node stops cleanly on SIGTERM and on Ctrl-C. An address off this machine is refused unless --insecure says \
     that the network is trusted. PSDB_LOG chooses what is logged (PSDB_LOG=debug).\n\n\
@@ -23,6 +24,9 @@ pub(super) struct Arguments {
     /// Where other nodes reach this one [default: the address and port of --listen, the port plus 100].
     #[arg(long, value_name = "ADDRESS")]
     peer_listen: Option<String>,
+    /// Serve metrics (/metrics) and health (/healthz, /readyz) over HTTP on this address [default: nowhere].
+    #[arg(long, value_name = "ADDRESS")]
+    admin: Option<String>,
     /// Join the cluster of the node with this peer address; give several for when one is down.
     #[arg(long, value_name = "ADDRESS", conflicts_with = "config")]
     join: Vec<String>,
@@ -72,6 +76,7 @@ pub(super) fn run(arguments: Arguments) -> Result<(), Failure> {
         data: arguments.data,
         listen: arguments.listen,
         peer_listen: arguments.peer_listen,
+        admin: arguments.admin,
         join: arguments.join,
         name: arguments.name,
         cache_bytes: arguments.cache_bytes,

@@ -79,13 +79,15 @@ fn page(seen: &Document) -> String {
 }
 
 fn nodes_table(cluster: &Document) -> String {
+    // A column of its own only where there is something in it.
+    let any_admin = documents(cluster, "nodes").any(|node| node.contains_key("admin"));
     let row = |node: &Document| {
         let primaries =
             documents(node, "replicas").filter(|replica| text(replica, "role") == "primary").count();
         let replicas = documents(node, "replicas").count();
         let free = node.get_i64("diskFreeBytes").ok().and_then(|bytes| u64::try_from(bytes).ok());
         let up = text(node, "health") == "up";
-        vec![
+        let mut row = vec![
             text(node, "name"),
             text(node, "listen"),
             text(node, "health"),
@@ -93,10 +95,17 @@ fn nodes_table(cluster: &Document) -> String {
             if up { duration(execute::number(node, "uptimeSeconds")) } else { String::new() },
             free.map_or(String::new(), |bytes| format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30))),
             if up { format!("{primaries} of {replicas}") } else { text(node, "reason") },
-        ]
+        ];
+        if any_admin {
+            row.push(node.get_str("admin").unwrap_or_default().to_owned());
+        }
+        row
     };
     let rows: Vec<Vec<String>> = documents(cluster, "nodes").map(row).collect();
-    let header = ["node", "clients", "health", "version", "up for", "disk free", "primaries"];
+    let mut header = vec!["node", "clients", "health", "version", "up for", "disk free", "primaries"];
+    if any_admin {
+        header.push("admin");
+    }
     table::rows(&header, &rows, output::width())
 }
 

@@ -111,6 +111,7 @@ fn what_arrives_during_an_fsync_shares_the_next_one() {
     assert_eq!(setup.log.bounds(ReplicaId(1)), Ok(Some((LogIndex(1), LogIndex(40)))));
     let statistics = setup.writer.statistics();
     assert_eq!((statistics.fsyncs, statistics.batches, statistics.entries), (2, 40, 40));
+    assert_eq!(statistics.durations.count(), 2);
     assert_eq!(statistics.batches_per_fsync[0], 1);
     assert_eq!(statistics.batches_per_fsync[5], 1, "39 batches lie between 32 and 63");
 }

@@ -7,8 +7,8 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use router::command::{AggregateCommand, ExplainCommand, Verbosity};
 
-use super::Spec;
 use super::find::first_batch;
+use super::{Spec, Timed};
 use crate::call::Call;
 use crate::fields::{Accepts, Field, Fields, field, ignored, is_truthy, refused, required};
 use crate::reply::Reply;
@@ -29,8 +29,12 @@ const FIELDS: &[Field] = &[
     required("pipeline", Accepts::Array),
 ];
 
-pub(crate) const SPEC: Spec =
-    Spec { fields: FIELDS, api_v1: true, ..Spec::later("aggregate", "A pipeline over a collection.", run) };
+pub(crate) const SPEC: Spec = Spec {
+    fields: FIELDS,
+    api_v1: true,
+    timed: Timed::Read,
+    ..Spec::later("aggregate", "A pipeline over a collection.", run)
+};
 
 fn run<'c>(call: &'c Call<'_>) -> BoxFuture<'c, Result<Reply>> {
     async move {

@@ -5,7 +5,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use router::command::CountCommand;
 
-use super::Spec;
+use super::{Spec, Timed};
 use crate::call::Call;
 use crate::fields::{Accepts, Field, field, ignored, refused};
 use crate::reply::Reply;
@@ -21,8 +21,12 @@ const FIELDS: &[Field] = &[
     field("skip", Accepts::Integer),
 ];
 
-pub(crate) const SPEC: Spec =
-    Spec { fields: FIELDS, api_v1: true, ..Spec::later("count", "How many documents match.", run) };
+pub(crate) const SPEC: Spec = Spec {
+    fields: FIELDS,
+    api_v1: true,
+    timed: Timed::Read,
+    ..Spec::later("count", "How many documents match.", run)
+};
 
 fn run<'c>(call: &'c Call<'_>) -> BoxFuture<'c, Result<Reply>> {
     async move {

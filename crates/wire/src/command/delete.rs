@@ -7,7 +7,7 @@ use futures::future::BoxFuture;
 use router::command::{DeleteCommand, DeleteStatement};
 
 use super::writes::{check_batch_size, check_retryable, write_reply};
-use super::{Counts, Spec};
+use super::{Counts, Spec, Timed};
 use crate::call::{Call, share};
 use crate::fields::{Accepts, Field, Fields, field, ignored, refused, required};
 use crate::reply::Reply;
@@ -36,6 +36,7 @@ pub(crate) const SPEC: Spec = Spec {
     retryable: true,
     api_v1: true,
     counts: Counts::ByStatement,
+    timed: Timed::Write,
     ..Spec::later("delete", "Removes documents from a collection.", run)
 };
 

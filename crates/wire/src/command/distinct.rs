@@ -5,7 +5,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use router::command::DistinctCommand;
 
-use super::Spec;
+use super::{Spec, Timed};
 use crate::call::Call;
 use crate::fields::{Accepts, Field, field, refused, required};
 use crate::reply::Reply;
@@ -18,8 +18,12 @@ const FIELDS: &[Field] = &[
     field("query", Accepts::Object),
 ];
 
-pub(crate) const SPEC: Spec =
-    Spec { fields: FIELDS, api_v1: true, ..Spec::later("distinct", "The different values of a field.", run) };
+pub(crate) const SPEC: Spec = Spec {
+    fields: FIELDS,
+    api_v1: true,
+    timed: Timed::Read,
+    ..Spec::later("distinct", "The different values of a field.", run)
+};
 
 fn run<'c>(call: &'c Call<'_>) -> BoxFuture<'c, Result<Reply>> {
     async move {

@@ -5,7 +5,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use router::command::{CursorReply, FindCommand};
 
-use super::{Counts, Spec};
+use super::{Counts, Spec, Timed};
 use crate::call::Call;
 use crate::fields::{Accepts, Field, field, ignored, refused};
 use crate::reply::Reply;
@@ -39,6 +39,7 @@ pub(crate) const SPEC: Spec = Spec {
     fields: FIELDS,
     api_v1: true,
     counts: Counts::Query,
+    timed: Timed::Read,
     ..Spec::later("find", "Documents by filter, as a cursor.", run)
 };
 

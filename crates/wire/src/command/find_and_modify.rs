@@ -6,8 +6,8 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use router::command::{FindAndModifyAction, FindAndModifyCommand, FindAndModifyReply};
 
-use super::Spec;
 use super::update::{array_filters, update_spec};
+use super::{Spec, Timed};
 use crate::call::Call;
 use crate::fields::{Accepts, Field, field, ignored, refused};
 use crate::reply::Reply;
@@ -36,6 +36,7 @@ pub(crate) const SPEC: Spec = Spec {
     writes: true,
     retryable: true,
     api_v1: true,
+    timed: Timed::Write,
     ..Spec::later("findAndModify", "Changes or removes one document and returns it.", run)
 };
 

@@ -6,7 +6,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use router::command::{CursorId, GetMoreCommand};
 
-use super::{Counts, Spec};
+use super::{Counts, Spec, Timed};
 use crate::call::Call;
 use crate::fields::{Accepts, Field, field, refused, required};
 use crate::reply::Reply;
@@ -22,6 +22,7 @@ pub(crate) const SPEC: Spec = Spec {
     fields: FIELDS,
     api_v1: true,
     counts: Counts::GetMore,
+    timed: Timed::Read,
     ..Spec::later("getMore", "The next batch of a cursor.", run)
 };
 

@@ -11,7 +11,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use tracing::debug;
 
-use super::Spec;
+use super::{Spec, Timed};
 use crate::WIRE_VERSION_MAX;
 use crate::call::Call;
 use crate::compression::Compressor;
@@ -43,6 +43,7 @@ pub(crate) const SPEC: Spec = Spec {
     // Newer drivers announce what older servers have never heard of.
     any_fields: true,
     api_v1: true,
+    timed: Timed::Not,
     ..Spec::later("hello", "Describes the server; with `topologyVersion`, waits for a change.", run)
 };
 

@@ -12,7 +12,7 @@ use futures::future::BoxFuture;
 use router::command::{InsertCommand, WriteReply};
 
 use super::writes::{check_batch_size, write_reply};
-use super::{Counts, Spec};
+use super::{Counts, Spec, Timed};
 use crate::call::Call;
 use crate::fields::{Accepts, Field, field, ignored, refused, required};
 use crate::reply::Reply;
@@ -34,6 +34,7 @@ pub(crate) const SPEC: Spec = Spec {
     retryable: true,
     api_v1: true,
     counts: Counts::ByStatement,
+    timed: Timed::Write,
     ..Spec::later("insert", "Adds documents to a collection.", run)
 };
 

@@ -79,6 +79,8 @@ pub(crate) struct Spec {
     pub(crate) test_only: bool,
     /// Where `opcounters` counts it.
     pub(crate) counts: Counts,
+    /// Which durations it counts among.
+    pub(crate) timed: Timed,
     /// How it runs.
     pub(crate) run: Run,
 }
@@ -94,6 +96,19 @@ pub(crate) enum Counts {
     GetMore,
     /// `insert`, `update` or `delete`, once for each statement.
     ByStatement,
+}
+
+/// Which durations a command counts among.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Timed {
+    /// It reads documents.
+    Read,
+    /// It writes documents.
+    Write,
+    /// It does something else.
+    Command,
+    /// None: it may wait on purpose, for as long as its client likes.
+    Not,
 }
 
 /// How a command runs.
@@ -133,6 +148,7 @@ impl Spec {
             api_v1: false,
             test_only: false,
             counts: Counts::Command,
+            timed: Timed::Command,
             run,
         }
     }

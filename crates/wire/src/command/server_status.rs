@@ -6,10 +6,10 @@ use std::time::Duration;
 use base::Result;
 use bson::{Bson, Document, doc};
 
-use super::{Spec, TABLE};
+use super::Spec;
 use crate::MONGODB_VERSION;
 use crate::call::Call;
-use crate::metrics::{Counter, Metrics};
+use crate::metrics::Counter;
 use crate::reply::Reply;
 use crate::state::State;
 
@@ -56,8 +56,8 @@ fn run(call: &Call<'_>) -> Result<Reply> {
             "supported": true,
         },
         "metrics": {
-            "commands": commands(metrics),
-            "cursor": { "open": { "total": long(state.backend.open_cursors() as u64) } },
+            "commands": commands(state),
+            "cursor": { "open": { "total": long(state.open_cursors() as u64) } },
         },
         "psdb": state.facts.status(),
     };
@@ -72,16 +72,16 @@ fn connections(state: &State) -> Document {
         "available": limit.saturating_sub(current),
         "totalCreated": count(&state.metrics.connections_created),
         "rejected": count(&state.metrics.connections_rejected),
-        "active": long(state.clients.active() as u64),
+        "active": long(state.active_connections() as u64),
     }
 }
 
-fn commands(metrics: &Metrics) -> Document {
-    let by_name = TABLE.iter().zip(&metrics.commands);
+fn commands(state: &State) -> Document {
+    let by_name = state.command_counts();
     by_name
-        .map(|(spec, counts)| {
+        .map(|(name, counts)| {
             let counts = doc! { "total": count(&counts.total), "failed": count(&counts.failed) };
-            (spec.name.to_owned(), Bson::Document(counts))
+            (name.to_owned(), Bson::Document(counts))
         })
         .collect()
 }

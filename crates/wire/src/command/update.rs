@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 use router::command::{UpdateCommand, UpdateSpec, UpdateStatement};
 
 use super::writes::{check_batch_size, check_retryable, write_reply};
-use super::{Counts, Spec};
+use super::{Counts, Spec, Timed};
 use crate::call::{Call, share};
 use crate::fields::{Accepts, Field, Fields, field, ignored, refused, required};
 use crate::reply::Reply;
@@ -44,6 +44,7 @@ pub(crate) const SPEC: Spec = Spec {
     retryable: true,
     api_v1: true,
     counts: Counts::ByStatement,
+    timed: Timed::Write,
     ..Spec::later("update", "Changes documents of a collection.", run)
 };
 
