@@ -21,6 +21,7 @@ pub(crate) fn request(client: u8, txn: i64, op: WriteOp) -> WriteRequest {
         session: Some((SessionId([client; 16]), txn)),
         statements: Arc::new([Statement { stmt_id: 0, op }]),
         ordered: true,
+        fence: None,
         variables: Variables::default(),
     }
 }

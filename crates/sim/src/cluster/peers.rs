@@ -38,8 +38,10 @@ impl Peers for Way {
 
 /// Whether a router may send the request more than once.
 fn may_repeat(request: &PeerRequest) -> bool {
+    let continues = |operation: &Operation| matches!(operation, Operation::Continue { .. });
     match request {
-        PeerRequest::Operation(remote) => !matches!(remote.operation, Operation::GetMore(_)),
+        PeerRequest::Operation(remote) => !continues(&remote.operation),
+        PeerRequest::Operations(many) => !many.iter().any(|remote| continues(&remote.operation)),
         _ => true,
     }
 }
