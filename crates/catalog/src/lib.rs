@@ -5,14 +5,16 @@
 //! memory. Called by `replica` (evaluation) and `router` (reading). Always holds: nothing in here does I/O, reads a
 //! clock or draws a random number; equal catalogs and equal commands give equal batches.
 
+pub mod balance;
 pub mod command;
 pub mod placement;
 pub mod record;
 pub mod state;
 
+pub use balance::BalancerSettings;
 pub use command::{Command, NewIndex, Reply};
 pub use record::{
     ClusterRecord, CollectionRecord, CollectionState, IndexFailure, IndexSpec, IndexState, KeyDirection,
-    NodeFacts, NodeRecord, ReplicaPlacement, ShardMap, ShardPlacement,
+    NodeFacts, NodeRecord, NodeState, ReplicaPlacement, ShardMap, ShardPlacement,
 };
 pub use state::Catalog;

@@ -108,8 +108,9 @@ impl Router {
             now.is_some_and(|now| {
                 let mut shards = record.shard_map.shards.iter().zip(&now.shard_map.shards);
                 shards.any(|(before, now)| match majority {
-                    true => now.replicas.len() * 2 > before.replicas.len(),
-                    false => !now.replicas.is_empty(),
+                    // Those on their way out count too: one of them may lead.
+                    true => now.members().count() * 2 > before.replicas.len(),
+                    false => now.members().next().is_some(),
                 })
             })
         };
@@ -123,7 +124,7 @@ impl Router {
     }
 
     /// Waits until this node's copy of the catalog has what `find` looks for.
-    async fn await_catalog<T>(
+    pub(crate) async fn await_catalog<T>(
         &self,
         cx: &OperationContext,
         find: impl Fn(&Catalog) -> Option<T>,
