@@ -7,7 +7,7 @@ use std::time::Duration;
 use base::{Clock, Code, Entropy, MonoTime, Namespace, NodeId, SessionId};
 use bson::{Bson, Document, doc};
 use catalog::command::NewIndex;
-use catalog::{Command, KeyDirection, NodeFacts};
+use catalog::{Command, KeyDirection, NodeFacts, NodeState};
 use document::DocBuf;
 use replica::{CompactionPolicy, Host, HostOptions, NoPeers, ThreadSpawner};
 use router::command::{
@@ -489,6 +489,23 @@ async fn a_join_that_finds_more_than_a_document_may_hold_is_refused() {
     let refusal = node.router.aggregate(&node.cx, join("absent")).await.expect_err("every document matches");
     assert_eq!(refusal.code, Code(4_568));
     assert!(node.router.aggregate(&node.cx, join("_id")).await.is_ok(), "no document matches");
+}
+
+#[tokio::test]
+async fn the_last_node_is_neither_drained_nor_removed() {
+    let node = Node::new().await;
+    node.insert([doc! { "_id": 1 }]).await;
+    let first = NodeId(1);
+    let refused = node.router.drain_node(first).await.expect_err("nobody could take over");
+    assert_eq!(refused.code, Code::ILLEGAL_OPERATION);
+    let refused = node.router.remove_node(&node.cx, first).await.expect_err("it is the one that is asked");
+    assert_eq!(refused.code, Code::ILLEGAL_OPERATION);
+    let missing = node.router.drain_node(NodeId(7)).await.expect_err("there is none");
+    assert_eq!(missing.code, Code::NODE_NOT_FOUND);
+    node.router.cancel_drain(first).await.expect("there is nothing to call off");
+    let progress = node.router.node_progress(first).await.expect("known");
+    assert_eq!((progress.state, progress.replicas, progress.replicas_total), (NodeState::InUse, 1, 1));
+    assert!(progress.votes_in_catalog && !progress.is_dead);
 }
 
 #[tokio::test]
