@@ -75,6 +75,10 @@ id!(
     Epoch(u64), "e"
 );
 id!(
+    /// A reshard of a collection: the how manieth it is.
+    ReshardId(u64), "reshard "
+);
+id!(
     /// A node's process incarnation: random, new at every start.
     BootId(u64), "b"
 );

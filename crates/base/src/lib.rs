@@ -13,8 +13,8 @@ pub mod timestamp;
 pub use clock::{Clock, Entropy, MonoTime};
 pub use error::{Code, Error, Result};
 pub use id::{
-    BootId, CollectionId, Epoch, Generation, IndexId, LogIndex, NodeId, ReplicaId, RequestId, SessionId,
-    ShardId, Term,
+    BootId, CollectionId, Epoch, Generation, IndexId, LogIndex, NodeId, ReplicaId, RequestId, ReshardId,
+    SessionId, ShardId, Term,
 };
 pub use namespace::Namespace;
 pub use timestamp::{HybridClock, Timestamp};

@@ -1,10 +1,13 @@
 //! What the catalog can be asked to change. Each command is one entry of the catalog's Raft log.
 
-use base::{CollectionId, IndexId, Namespace, NodeId, ReplicaId, ShardId};
+use base::{CollectionId, IndexId, Namespace, NodeId, ReplicaId, ReshardId, ShardId};
 use bson::Document;
 use serde::{Deserialize, Serialize};
 
-use crate::{BalancerSettings, CollectionRecord, IndexFailure, KeyDirection, NodeFacts, NodeRecord};
+use crate::{
+    BalancerSettings, CollectionRecord, Failure, IndexFailure, IndexSpec, KeyDirection, NodeFacts,
+    NodeRecord, ReshardPlan,
+};
 
 /// A change of the catalog.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -147,12 +150,14 @@ pub enum Command {
         /// The indexes.
         indexes: Vec<NewIndex>,
     },
-    /// Every shard has applied "ready". Does nothing when the index is gone.
+    /// A shard has applied "ready". With the last shard the index is. Does nothing when the index is gone.
     IndexReady {
         /// The collection.
         collection: CollectionId,
         /// The index.
         index: IndexId,
+        /// The shard.
+        shard: ShardId,
     },
     /// An index could not be built. Does nothing when the index is gone.
     IndexFailed {
@@ -175,6 +180,52 @@ pub enum Command {
         /// The indexes.
         indexes: Vec<IndexId>,
     },
+    /// Begins to replace shards of a collection by others. Answers with the reshard; with `Done` when they own already what they
+    /// would. Fails with `ConflictingOperationInProgress` while another reshard
+    /// of it, or an index build, is under way, with `WriteConflict` when there was a reshard since the proposer looked, and
+    /// with `InvalidOptions` when an index could not be kept unique.
+    BeginReshard {
+        /// The collection.
+        collection: CollectionId,
+        /// How many reshards of it the proposer has seen.
+        reshards_seen: u64,
+        /// What replaces what.
+        plan: ReshardPlan,
+    },
+    /// A step of a reshard. Does nothing when it is over.
+    StepReshard {
+        /// The collection.
+        collection: CollectionId,
+        /// Which.
+        reshard: ReshardId,
+        /// The step.
+        step: ReshardStep,
+    },
+}
+
+/// The steps of a reshard: see `reshard`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum ReshardStep {
+    /// A source has little left to copy.
+    CaughtUp {
+        /// The source.
+        source: ShardId,
+    },
+    /// A source is sealed and its targets have everything. With the last one the targets come into use.
+    Complete {
+        /// The source.
+        source: ShardId,
+    },
+    /// The sources go on, and the targets are removed.
+    Abort {
+        /// Why.
+        failure: Failure,
+    },
+    /// Stops copying, or lets it go on.
+    Pause {
+        /// Which of the two.
+        paused: bool,
+    },
 }
 
 /// An index to add.
@@ -188,6 +239,13 @@ pub struct NewIndex {
     pub unique: bool,
 }
 
+impl NewIndex {
+    /// The index under an id.
+    pub(crate) fn spec(&self, id: IndexId) -> IndexSpec {
+        IndexSpec { id, name: self.name.clone(), key: self.key.clone(), unique: self.unique }
+    }
+}
+
 /// What a command answers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Reply {
@@ -197,6 +255,8 @@ pub enum Reply {
     Collection(Box<CollectionRecord>),
     /// The node that joined.
     Node(Box<NodeRecord>),
+    /// The reshard that began.
+    Reshard(ReshardId),
     /// The indexes that `AddIndexes` added, in order; those that existed are left out.
     Indexes(Vec<IndexId>),
 }

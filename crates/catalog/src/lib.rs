@@ -9,12 +9,14 @@ pub mod balance;
 pub mod command;
 pub mod placement;
 pub mod record;
+pub mod reshard;
 pub mod state;
 
 pub use balance::BalancerSettings;
-pub use command::{Command, NewIndex, Reply};
+pub use command::{Command, NewIndex, Reply, ReshardStep};
 pub use record::{
-    ClusterRecord, CollectionRecord, CollectionState, IndexFailure, IndexSpec, IndexState, KeyDirection,
-    NodeFacts, NodeRecord, NodeState, ReplicaPlacement, ShardMap, ShardPlacement,
+    Birth, ClusterRecord, CollectionRecord, CollectionState, Failure, HashSpan, IndexFailure, IndexSpec,
+    IndexState, KeyDirection, NodeFacts, NodeRecord, NodeState, ReplicaPlacement, ShardMap, ShardPlacement,
 };
+pub use reshard::{Reshard, ReshardOutcome, ReshardPhase, ReshardPlan};
 pub use state::Catalog;

@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::BalancerSettings;
+use crate::reshard::{Reshard, ReshardOutcome, first_epoch};
 
 /// The format that this version writes.
 const FORMAT_VERSION: u8 = 1;
@@ -182,14 +183,70 @@ pub struct CollectionRecord {
     /// How many shards the user asked for: shards are not merged below that.
     #[serde(default)]
     pub shards_min: u32,
+    /// The same as a client wrote it; empty while nobody asked for shards.
+    #[serde(default)]
+    pub key_pattern: Document,
     /// Its shards.
     pub shard_map: ShardMap,
+    /// Shards that have an index, of those that are being built.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub built: Vec<(IndexId, ShardId)>,
+    /// What shards began with that came of a reshard.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub births: Vec<Birth>,
+    /// What is replacing some of its shards.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reshard: Option<Box<Reshard>>,
+    /// How many reshards there were.
+    #[serde(default)]
+    pub reshards: u64,
+    /// How the last one ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_reshard: Option<ReshardOutcome>,
+    /// Shards that are in use no more, or never came into use, with the replicas that are not removed yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub retired: Vec<ShardPlacement>,
 }
 
 impl CollectionRecord {
     /// The index called `name`.
     pub fn index(&self, name: &str) -> Option<&(IndexSpec, IndexState)> {
         self.indexes.iter().find(|(spec, _)| spec.name == name)
+    }
+
+    /// The shard key as clients are shown it.
+    pub fn shown_key(&self) -> Document {
+        match self.key_pattern.is_empty() {
+            true => bson::doc! { "_id": "hashed" },
+            false => self.key_pattern.clone(),
+        }
+    }
+
+    /// Whether clients see the collection as sharded: somebody asked for it, or it was split.
+    pub fn is_sharded(&self) -> bool {
+        !self.key_pattern.is_empty() || self.shard_map.shards.len() > 1
+    }
+
+    /// What a shard begins with; `None` for the first one of the collection, which begins with nothing.
+    pub fn birth(&self, placement: &ShardPlacement) -> Option<&Birth> {
+        self.births.iter().find(|birth| birth.since == placement.since)
+    }
+
+    /// Its shards, and those that are to replace some of them.
+    pub fn kept_shards(&self) -> impl Iterator<Item = &ShardPlacement> {
+        let targets = self.reshard.iter().flat_map(|reshard| &reshard.targets);
+        self.shard_map.shards.iter().chain(targets)
+    }
+
+    /// All shards that have replicas somewhere: those that are kept, then those that are being removed.
+    pub fn all_shards(&self) -> impl Iterator<Item = &ShardPlacement> {
+        self.kept_shards().chain(&self.retired)
+    }
+
+    /// The same, for changing where their replicas are.
+    pub(crate) fn all_shards_mut(&mut self) -> impl Iterator<Item = &mut ShardPlacement> {
+        let targets = self.reshard.iter_mut().flat_map(|reshard| &mut reshard.targets);
+        self.shard_map.shards.iter_mut().chain(targets).chain(&mut self.retired)
     }
 }
 
@@ -205,9 +262,76 @@ pub struct ShardMap {
 impl ShardMap {
     /// The shard that owns `hash`.
     pub fn owner(&self, hash: u64) -> &ShardPlacement {
+        self.shards.get(self.owner_position(hash)).expect("a partition point lies within its slice")
+    }
+
+    /// The position of the shard that owns `hash`.
+    pub fn owner_position(&self, hash: u64) -> usize {
         let after = self.shards.partition_point(|shard| shard.first_hash() <= hash);
-        let position = after.checked_sub(1).expect("the first shard starts at hash zero");
-        self.shards.get(position).expect("a partition point lies within its slice")
+        after.checked_sub(1).expect("the first shard starts at hash zero")
+    }
+
+    /// Whether the shards are in order and each hash is in exactly one.
+    pub(crate) fn covers_every_hash_once(&self) -> bool {
+        let ends = self.shards.first().map(ShardPlacement::first_hash) == Some(0)
+            && self.shards.last().map(ShardPlacement::last_hash) == Some(u64::MAX);
+        ends && HashSpan::follow_each_other(self.shards.iter().map(ShardPlacement::span))
+    }
+}
+
+/// What shards begin with that replace others: the same for each of their replicas, whenever it is created.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Birth {
+    /// Of the shards that came into use with this version of the shard map.
+    pub since: Epoch,
+    /// The shards that they replace.
+    pub sources: Vec<ShardId>,
+    /// The fields whose hash chose among them.
+    pub shard_key: Vec<String>,
+    /// The indexes that the collection had, but the one on `_id`.
+    pub indexes: Vec<IndexSpec>,
+}
+
+/// Hashes from `first` to `last`, both inclusive, each as its two halves: BSON has no unsigned 64-bit integer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HashSpan {
+    /// First hash.
+    pub first: (u32, u32),
+    /// Last hash.
+    pub last: (u32, u32),
+}
+
+impl HashSpan {
+    /// Hashes from `first` to `last`.
+    pub fn new(first: u64, last: u64) -> HashSpan {
+        HashSpan { first: halves(first), last: halves(last) }
+    }
+
+    /// First hash.
+    pub fn first_hash(self) -> u64 {
+        join(self.first)
+    }
+
+    /// Last hash.
+    pub fn last_hash(self) -> u64 {
+        join(self.last)
+    }
+
+    /// The span cut into `count` parts of the same size, give or take one; fewer when it has fewer hashes.
+    pub fn cut(self, count: usize) -> Vec<HashSpan> {
+        let hashes = u128::from(self.last_hash()) - u128::from(self.first_hash()) + 1;
+        let count = (count as u128).clamp(1, hashes);
+        let start = |part: u128| u128::from(self.first_hash()) + hashes * part / count;
+        let hash = |hash: u128| u64::try_from(hash).expect("a part lies within the span");
+        (0..count).map(|part| HashSpan::new(hash(start(part)), hash(start(part + 1) - 1))).collect()
+    }
+
+    /// Whether each span begins where the one before it ended.
+    pub(crate) fn follow_each_other(spans: impl Iterator<Item = HashSpan> + Clone) -> bool {
+        let is_valid = spans.clone().all(|span| span.first_hash() <= span.last_hash());
+        let nexts = spans.clone().skip(1);
+        is_valid
+            && spans.zip(nexts).all(|(span, next)| span.last_hash().checked_add(1) == Some(next.first_hash()))
     }
 }
 
@@ -225,17 +349,27 @@ pub struct ShardPlacement {
     /// Replicas that are to leave its group, until they have left: each keeps what it has until others have it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub leaving: Vec<ReplicaPlacement>,
+    /// The version of the shard map with which it came, or will come, into use.
+    #[serde(default = "first_epoch")]
+    pub since: Epoch,
 }
 
 impl ShardPlacement {
-    /// A shard that owns every hash.
+    /// A shard that owns every hash, from the beginning.
     pub fn whole(shard: ShardId, replicas: Vec<ReplicaPlacement>) -> ShardPlacement {
-        ShardPlacement { shard, first: (0, 0), last: (u32::MAX, u32::MAX), replicas, leaving: Vec::new() }
+        let since = first_epoch();
+        let (first, last) = ((0, 0), (u32::MAX, u32::MAX));
+        ShardPlacement { shard, first, last, replicas, leaving: Vec::new(), since }
     }
 
     /// The replicas that belong to its group or are about to: those placed, and those that have not left yet.
     pub fn members(&self) -> impl Iterator<Item = &ReplicaPlacement> + Clone {
         self.replicas.iter().chain(&self.leaving)
+    }
+
+    /// What it owns.
+    pub fn span(&self) -> HashSpan {
+        HashSpan { first: self.first, last: self.last }
     }
 
     /// First hash it owns.
@@ -247,6 +381,10 @@ impl ShardPlacement {
     pub fn last_hash(&self) -> u64 {
         join(self.last)
     }
+}
+
+fn halves(hash: u64) -> (u32, u32) {
+    ((hash >> 32) as u32, hash as u32)
 }
 
 fn join((high, low): (u32, u32)) -> u64 {
@@ -298,6 +436,13 @@ impl IndexSpec {
         }
     }
 
+    /// Whether shards that know their own documents only keep it as unique as it has to be: a unique index that has every
+    /// field of the shard key. The one on `_id` is unique by shard.
+    pub fn is_unique_by_shard(&self, shard_key: &[String]) -> bool {
+        let has = |field: &String| self.key.iter().any(|(path, _)| path == field);
+        !self.unique || self.id == IndexId(0) || shard_key.iter().all(has)
+    }
+
     /// The key pattern as clients write it.
     pub fn key_document(&self) -> Document {
         let direction = |direction: &KeyDirection| match direction {
@@ -321,11 +466,9 @@ pub enum IndexState {
     Dropping,
 }
 
-/// Why an index could not be built: the error for whoever asked for it.
+/// An error that the catalog keeps for whoever asked.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct IndexFailure {
-    /// The index.
-    pub index: IndexId,
+pub struct Failure {
     /// MongoDB's code.
     pub code: i32,
     /// A sentence.
@@ -335,15 +478,15 @@ pub struct IndexFailure {
     pub details: Option<bson::Binary>,
 }
 
-impl IndexFailure {
-    /// The failure of an index.
-    pub fn new(index: IndexId, error: &Error) -> IndexFailure {
+impl Failure {
+    /// An error, to be kept.
+    pub fn new(error: &Error) -> Failure {
         let binary = |bytes: &[u8]| bson::Binary {
             subtype: bson::spec::BinarySubtype::Generic,
             bytes: bytes.to_vec(),
         };
         let details = error.details.as_deref().map(binary);
-        IndexFailure { index, code: error.code.0, message: error.message.clone(), details }
+        Failure { code: error.code.0, message: error.message.clone(), details }
     }
 
     /// The error that it was.
@@ -353,6 +496,28 @@ impl IndexFailure {
             Some(details) => error.with_details(details.bytes.clone()),
             None => error,
         }
+    }
+}
+
+/// Why an index could not be built.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct IndexFailure {
+    /// The index.
+    pub index: IndexId,
+    /// The error for whoever asked for it.
+    #[serde(flatten)]
+    pub failure: Failure,
+}
+
+impl IndexFailure {
+    /// The failure of an index.
+    pub fn new(index: IndexId, error: &Error) -> IndexFailure {
+        IndexFailure { index, failure: Failure::new(error) }
+    }
+
+    /// The error that it was.
+    pub fn error(&self) -> Error {
+        self.failure.error()
     }
 }
 

@@ -3,7 +3,7 @@
 //! Keys: `n` + node id, `c` + collection id (both big-endian), `k` for the counters, `s` for the cluster's record. The same [`Catalog::apply`] runs on
 //! the leader right after evaluation (speculatively) and on every node after commit.
 
-mod nodes;
+pub(crate) mod nodes;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,10 +30,10 @@ const TAGS: [u8; 4] = [NODE_TAG, COLLECTION_TAG, b'k', b's'];
 
 /// Ids that were handed out: each is the next free one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Counters {
-    collection: CollectionId,
-    shard: ShardId,
-    replica: ReplicaId,
+pub(crate) struct Counters {
+    pub(crate) collection: CollectionId,
+    pub(crate) shard: ShardId,
+    pub(crate) replica: ReplicaId,
     #[serde(default = "second_node")]
     node: NodeId,
     /// Collections that were dropped.
@@ -66,6 +66,8 @@ pub struct Catalog {
     nodes: BTreeMap<NodeId, Arc<NodeRecord>>,
     collections: BTreeMap<CollectionId, Arc<CollectionRecord>>,
     names: BTreeMap<Namespace, CollectionId>,
+    /// The collection of each shard, and how manieth of all its shards it is.
+    shards: BTreeMap<ShardId, (CollectionId, usize)>,
     counters: Counters,
 }
 
@@ -121,7 +123,9 @@ impl Catalog {
             Command::AddIndexes { collection, indexes, drops_seen } => {
                 self.add_indexes(&mut batch, *collection, indexes, *drops_seen)?
             }
-            Command::IndexReady { collection, index } => self.index_ready(&mut batch, *collection, *index)?,
+            Command::IndexReady { collection, index, shard } => {
+                self.index_ready(&mut batch, *collection, *index, *shard)?
+            }
             Command::IndexFailed { collection, failure } => {
                 self.index_failed(&mut batch, *collection, failure)
             }
@@ -130,6 +134,12 @@ impl Catalog {
             }
             Command::ForgetIndexes { collection, indexes } => {
                 self.forget_indexes(&mut batch, *collection, indexes)
+            }
+            Command::BeginReshard { collection, reshards_seen, plan } => {
+                self.begin_reshard(&mut batch, *collection, *reshards_seen, plan)?
+            }
+            Command::StepReshard { collection, reshard, step } => {
+                self.step_reshard(&mut batch, *collection, *reshard, step)
             }
         };
         Ok((batch, reply))
@@ -155,15 +165,17 @@ impl Catalog {
         self.counters.drops
     }
 
-    /// The placement of a shard in use.
+    /// The ids that come next.
+    pub(crate) fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Where a shard is that is in use, is to come into use, or is being removed.
     pub fn placement(&self, shard: ShardId) -> Option<(&Arc<CollectionRecord>, &ShardPlacement)> {
-        let find = |record: &'_ Arc<CollectionRecord>| {
-            record.shard_map.shards.iter().position(|placed| placed.shard == shard)
-        };
-        self.collections.values().find_map(|record| {
-            let position = find(record)?;
-            Some((record, record.shard_map.shards.get(position)?))
-        })
+        let (collection, position) = self.shards.get(&shard)?;
+        let record = self.collections.get(collection)?;
+        let mapped = record.shard_map.shards.get(*position);
+        Some((record, mapped.or_else(|| record.all_shards().nth(*position))?))
     }
 
     /// The collection in use under a name.
@@ -214,14 +226,28 @@ impl Catalog {
         } else if self.names.get(&record.namespace) == Some(&record.id) {
             self.names.remove(&record.namespace);
         }
+        self.forget_shards(record.id);
+        for (position, placement) in record.all_shards().enumerate() {
+            self.shards.insert(placement.shard, (record.id, position));
+        }
         self.collections.insert(record.id, Arc::new(record));
+    }
+
+    fn forget_shards(&mut self, collection: CollectionId) {
+        if let Some(record) = self.collections.get(&collection) {
+            for placement in record.all_shards() {
+                self.shards.remove(&placement.shard);
+            }
+        }
     }
 
     fn remove(&mut self, key: &[u8]) {
         if let Some((&COLLECTION_TAG, id)) = key.split_first()
             && let Ok(id) = <[u8; 8]>::try_from(id)
         {
-            self.collections.remove(&CollectionId(u64::from_be_bytes(id)));
+            let collection = CollectionId(u64::from_be_bytes(id));
+            self.forget_shards(collection);
+            self.collections.remove(&collection);
         }
     }
 
@@ -272,7 +298,7 @@ impl Catalog {
         for record in self.collections.values() {
             let mut record = record.as_ref().clone();
             let mut changed = false;
-            for placed in record.shard_map.shards.iter_mut().flat_map(|shard| &mut shard.replicas) {
+            for placed in record.all_shards_mut().flat_map(|shard| &mut shard.replicas) {
                 if placed.node == gone.id {
                     *placed = ReplicaPlacement { replica: counters.replica, node, founder: false };
                     counters.replica = counters.replica.next();
@@ -337,7 +363,14 @@ impl Catalog {
             failures: Vec::new(),
             shard_key: vec!["_id".to_owned()],
             shards_min: 1,
+            key_pattern: bson::Document::new(),
             shard_map: ShardMap { epoch: Epoch(1), shards: vec![shard] },
+            built: Vec::new(),
+            births: Vec::new(),
+            reshard: None,
+            reshards: 0,
+            last_reshard: None,
+            retired: Vec::new(),
         };
         counters.collection = record.id.next();
         counters.shard = self.counters.shard.next();
@@ -352,19 +385,20 @@ impl Catalog {
         {
             let counters = Counters { drops: self.counters.drops + 1, ..self.counters };
             batch.put(COUNTERS_KEY, encode(&counters));
-            put_collection(
-                batch,
-                &CollectionRecord { state: CollectionState::Dropping, ..record.as_ref().clone() },
-            );
+            let mut record = record.as_ref().clone();
+            record.state = CollectionState::Dropping;
+            put_collection(batch, &record);
+            return Reply::Collection(Box::new(record));
         }
         Reply::Done
     }
 
     fn replica_gone(&self, batch: &mut KvBatch, collection: CollectionId, replica: ReplicaId) -> Reply {
-        let record = self.collections.get(&collection);
-        let Some(record) = record.filter(|record| record.state == CollectionState::Dropping) else {
+        let Some(record) = self.collections.get(&collection) else { return Reply::Done };
+        if record.state != CollectionState::Dropping {
+            self.retired_replica_gone(batch, record, replica);
             return Reply::Done;
-        };
+        }
         let mut record = record.as_ref().clone();
         nodes::forget_replicas(batch, &mut record, |placed| placed.replica == replica);
         Reply::Done
@@ -386,12 +420,8 @@ impl Catalog {
             if drops_seen != record.index_drops {
                 return Err(moved_on("indexes were dropped"));
             }
-            let spec = IndexSpec {
-                id: record.next_index,
-                name: index.name.clone(),
-                key: index.key.clone(),
-                unique: index.unique,
-            };
+            check_may_add(&record, index)?;
+            let spec = index.spec(record.next_index);
             added.push(spec.id);
             record.next_index = spec.id.next();
             record.indexes.push((spec, IndexState::Building));
@@ -407,15 +437,28 @@ impl Catalog {
         Ok(Reply::Indexes(added))
     }
 
-    fn index_ready(&self, batch: &mut KvBatch, collection: CollectionId, index: IndexId) -> Result<Reply> {
+    fn index_ready(
+        &self,
+        batch: &mut KvBatch,
+        collection: CollectionId,
+        index: IndexId,
+        shard: ShardId,
+    ) -> Result<Reply> {
         let mut record = self.active_collection(collection)?;
-        for (spec, state) in &mut record.indexes {
-            if spec.id == index && *state == IndexState::Building {
+        let building =
+            |(spec, state): &(IndexSpec, IndexState)| spec.id == index && *state == IndexState::Building;
+        let Some(position) = record.indexes.iter().position(building) else { return Ok(Reply::Done) };
+        if !record.built.contains(&(index, shard)) {
+            record.built.push((index, shard));
+        }
+        let has_it = |placement: &ShardPlacement| record.built.contains(&(index, placement.shard));
+        if record.shard_map.shards.iter().all(has_it) {
+            record.built.retain(|(built, _)| *built != index);
+            if let Some((_, state)) = record.indexes.get_mut(position) {
                 *state = IndexState::Ready;
-                put_collection(batch, &record);
-                break;
             }
         }
+        put_collection(batch, &record);
         Ok(Reply::Done)
     }
 
@@ -447,6 +490,7 @@ impl Catalog {
         }
         record.index_drops += 1;
         record.failures.retain(|failure| !indexes.contains(&failure.index));
+        record.built.retain(|(index, _)| !indexes.contains(index));
         put_collection(batch, &record);
         Ok(Reply::Done)
     }
@@ -463,7 +507,7 @@ impl Catalog {
         Reply::Done
     }
 
-    fn active_collection(&self, id: CollectionId) -> Result<CollectionRecord> {
+    pub(crate) fn active_collection(&self, id: CollectionId) -> Result<CollectionRecord> {
         let record = self.collections.get(&id).filter(|record| record.state == CollectionState::Active);
         let record = record.ok_or_else(|| Error::new(Code::NAMESPACE_NOT_FOUND, "ns not found"))?;
         Ok(record.as_ref().clone())
@@ -510,6 +554,26 @@ fn exists_already(record: &CollectionRecord, index: &NewIndex) -> Result<bool> {
     Ok(false)
 }
 
+/// Fails when the collection's shards cannot keep the index, or are being cut anew.
+fn check_may_add(record: &CollectionRecord, index: &NewIndex) -> Result<()> {
+    if record.reshard.is_some() {
+        let message =
+            format!("shards of {} are being cut anew; indexes can be made after that", record.namespace);
+        return Err(Error::new(Code::CONFLICTING_OPERATION_IN_PROGRESS, message));
+    }
+    let spec = index.spec(record.next_index);
+    if !record.is_sharded() || spec.is_unique_by_shard(&record.shard_key) {
+        return Ok(());
+    }
+    let message = format!(
+        "cannot create unique index over {} with shard key pattern {}: documents of different shards could have equal \
+         values; a unique index of a sharded collection has every field of the shard key",
+        spec.key_document(),
+        record.shown_key()
+    );
+    Err(Error::new(Code::CANNOT_CREATE_INDEX, message))
+}
+
 fn key_text(key: &[(String, crate::KeyDirection)]) -> String {
     let field = |(path, direction): &(String, crate::KeyDirection)| {
         let order = if *direction == crate::KeyDirection::Ascending { 1 } else { -1 };
@@ -524,7 +588,11 @@ fn put_node(batch: &mut KvBatch, record: &NodeRecord) {
     batch.put(key, encode(record));
 }
 
-fn put_collection(batch: &mut KvBatch, record: &CollectionRecord) {
+pub(crate) fn put_counters(batch: &mut KvBatch, counters: &Counters) {
+    batch.put(COUNTERS_KEY, encode(counters));
+}
+
+pub(crate) fn put_collection(batch: &mut KvBatch, record: &CollectionRecord) {
     batch.put(collection_key(record.id), encode(record));
 }
 
@@ -535,205 +603,4 @@ fn collection_key(id: CollectionId) -> Vec<u8> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{KeyDirection, balance};
-
-    fn namespace() -> Namespace {
-        Namespace::new("shop", "orders").expect("valid")
-    }
-
-    /// Another creation than those with another number, by somebody who has seen so many drops.
-    fn create_after(drops_seen: u64, number: u8) -> Command {
-        let (namespace, options) = (namespace(), bson::doc! {});
-        Command::CreateCollection { namespace, uuid: [number; 16], options, drops_seen }
-    }
-
-    fn create() -> Command {
-        create_after(0, 1)
-    }
-
-    fn facts(name: &str) -> NodeFacts {
-        NodeFacts {
-            name: name.into(),
-            listen: "127.0.0.1:27017".into(),
-            peer: "127.0.0.1:27117".into(),
-            storage: true,
-            labels: BTreeMap::new(),
-        }
-    }
-
-    /// A catalog with one node.
-    fn founded() -> Catalog {
-        let mut catalog = Catalog::default();
-        let found = Command::Found { name: "shop".into(), replication_factor: 3, node: facts("n1") };
-        run(&mut catalog, &found).expect("founded");
-        catalog
-    }
-
-    fn run(catalog: &mut Catalog, command: &Command) -> Result<Reply> {
-        let (batch, reply) = catalog.evaluate(command)?;
-        catalog.apply(&batch).expect("what was evaluated applies");
-        Ok(reply)
-    }
-
-    fn index(name: &str, path: &str, unique: bool) -> NewIndex {
-        NewIndex { name: name.to_owned(), key: vec![(path.to_owned(), KeyDirection::Ascending)], unique }
-    }
-
-    #[test]
-    fn a_new_collection_has_one_shard_that_owns_every_hash() {
-        let mut catalog = founded();
-        run(&mut catalog, &create()).expect("created");
-        let record = catalog.find(&namespace()).expect("found");
-        for hash in [0, 1, u64::MAX / 2, u64::MAX] {
-            assert_eq!(record.shard_map.owner(hash).shard, ShardId(100));
-        }
-        assert_eq!(run(&mut catalog, &create_after(0, 2)).expect_err("exists").code, Code::NAMESPACE_EXISTS);
-    }
-
-    #[test]
-    fn a_dropped_name_is_free_at_once_and_its_ids_are_never_used_again() {
-        let mut catalog = founded();
-        run(&mut catalog, &create()).expect("created");
-        run(&mut catalog, &Command::DropCollection { collection: CollectionId(1) }).expect("dropped");
-        assert!(catalog.find(&namespace()).is_none());
-        run(&mut catalog, &create_after(1, 2)).expect("created again");
-        let second = catalog.find(&namespace()).expect("found").clone();
-        assert_eq!((second.id, second.shard_map.shards[0].shard), (CollectionId(2), ShardId(101)));
-        let gone = Command::ReplicaGone { collection: CollectionId(1), replica: ReplicaId(100) };
-        run(&mut catalog, &gone).expect("forgotten");
-        assert_eq!(catalog.collections().count(), 1);
-        assert!(catalog.find(&namespace()).is_some());
-    }
-
-    #[test]
-    fn a_node_that_asks_twice_joins_once_and_gets_a_replica_of_the_catalog() {
-        let mut catalog = founded();
-        let join = Command::JoinNode { token: "t".into(), facts: facts("n2") };
-        let first = run(&mut catalog, &join).expect("joined");
-        assert_eq!(run(&mut catalog, &join).expect("joined"), first);
-        assert_eq!((catalog.nodes().count(), catalog.cluster().catalog.len()), (2, 2));
-    }
-
-    #[test]
-    fn a_node_that_comes_back_empty_gets_new_replicas_for_those_it_had() {
-        let mut catalog = founded();
-        for name in ["n2", "n3"] {
-            let facts = NodeFacts { peer: name.into(), ..facts(name) };
-            run(&mut catalog, &Command::JoinNode { token: name.into(), facts }).expect("joined");
-        }
-        run(&mut catalog, &create()).expect("created");
-        let again = NodeFacts { peer: "n2".into(), ..facts("n2") };
-        run(&mut catalog, &Command::JoinNode { token: "again".into(), facts: again }).expect("joined");
-        let placed = &catalog.find(&namespace()).expect("there").shard_map.shards[0].replicas;
-        let placed: Vec<_> = placed.iter().map(|placed| (placed.node.get(), placed.founder)).collect();
-        assert_eq!(placed, [(1, true), (4, false), (3, true)]);
-        let nodes: Vec<_> = catalog.cluster().catalog.iter().map(|placed| placed.node.get()).collect();
-        assert_eq!(nodes, [1, 3, 4]);
-        assert_eq!(catalog.node(NodeId(2)).expect("remembered").replaced_by, Some(NodeId(4)));
-        let moved = NodeFacts { peer: "elsewhere".into(), ..facts("n3") };
-        let refused = run(&mut catalog, &Command::JoinNode { token: "other".into(), facts: moved });
-        assert_eq!(refused.expect_err("refused").code, Code::CONFLICTING_OPERATION_IN_PROGRESS);
-    }
-
-    #[test]
-    fn shards_get_the_replicas_that_their_cluster_has_nodes_for() {
-        let mut catalog = founded();
-        run(&mut catalog, &create()).expect("created");
-        assert_eq!(balance::repairs(&catalog), []);
-        for name in ["n2", "n3", "n4"] {
-            run(&mut catalog, &Command::JoinNode { token: name.into(), facts: facts(name) }).expect("joined");
-            while let Some(repair) = balance::repairs(&catalog).first() {
-                let place = repair.action.command().expect("the catalog places it");
-                run(&mut catalog, &place).expect("placed");
-            }
-        }
-        let record = catalog.find(&namespace()).expect("there").clone();
-        let nodes: Vec<_> =
-            record.shard_map.shards[0].replicas.iter().map(|replica| replica.node.get()).collect();
-        assert_eq!(nodes, [1, 2, 3]);
-        assert_eq!(placement::for_new_shard(&catalog), [NodeId(4), NodeId(1), NodeId(2)]);
-    }
-
-    #[test]
-    fn a_cluster_is_founded_once() {
-        let mut catalog = founded();
-        run(&mut catalog, &create()).expect("created");
-        let before = format!("{catalog:?}");
-        let again = Command::Found { name: "other".into(), replication_factor: 1, node: facts("n9") };
-        assert!(matches!(run(&mut catalog, &again), Ok(Reply::Node(node)) if node.facts.name == "n1"));
-        assert_eq!(format!("{catalog:?}"), before);
-    }
-
-    #[test]
-    fn a_repeat_that_comes_late_does_not_bring_back_what_was_dropped_meanwhile() {
-        let mut catalog = founded();
-        run(&mut catalog, &create()).expect("created");
-        let add = Command::AddIndexes {
-            collection: CollectionId(1),
-            drops_seen: 0,
-            indexes: vec![index("a_1", "a", false)],
-        };
-        run(&mut catalog, &add).expect("added");
-        let drop = Command::DropIndexes { collection: CollectionId(1), indexes: vec![IndexId(1)] };
-        run(&mut catalog, &drop).expect("dropped");
-        assert_eq!(run(&mut catalog, &add).expect_err("late").code, Code::WRITE_CONFLICT);
-        run(&mut catalog, &Command::DropCollection { collection: CollectionId(1) }).expect("dropped");
-        assert_eq!(run(&mut catalog, &create()).expect_err("late").code, Code::WRITE_CONFLICT);
-        run(&mut catalog, &create_after(1, 3)).expect("created by somebody who has seen the drop");
-    }
-
-    #[test]
-    fn an_index_that_exists_is_left_alone_and_one_that_differs_is_refused() {
-        let mut catalog = founded();
-        run(&mut catalog, &create()).expect("created");
-        let add =
-            |index| Command::AddIndexes { collection: CollectionId(1), drops_seen: 0, indexes: vec![index] };
-        let reply = run(&mut catalog, &add(index("a_1", "a", false))).expect("added");
-        assert_eq!(reply, Reply::Indexes(vec![IndexId(1)]));
-        assert_eq!(run(&mut catalog, &add(index("a_1", "a", false))), Ok(Reply::Indexes(vec![])));
-        assert_eq!(run(&mut catalog, &add(index("_id_", "_id", false))), Ok(Reply::Indexes(vec![])));
-        let code = |catalog: &mut Catalog, index| run(catalog, &add(index)).expect_err("refused").code;
-        assert_eq!(code(&mut catalog, index("other", "a", false)), Code::INDEX_OPTIONS_CONFLICT);
-        assert_eq!(code(&mut catalog, index("a_1", "a", true)), Code::INDEX_OPTIONS_CONFLICT);
-        assert_eq!(code(&mut catalog, index("a_1", "b", false)), Code::INDEX_KEY_SPECS_CONFLICT);
-    }
-
-    #[test]
-    fn a_catalog_loaded_from_its_keys_equals_the_one_that_wrote_them() {
-        let mut catalog = Catalog::default();
-        let mut stored = BTreeMap::new();
-        let commands = [
-            Command::Found { name: "shop".into(), replication_factor: 3, node: facts("n1") },
-            create(),
-            Command::AddIndexes {
-                collection: CollectionId(1),
-                drops_seen: 0,
-                indexes: vec![index("a_1", "a", true)],
-            },
-            Command::IndexReady { collection: CollectionId(1), index: IndexId(1) },
-            Command::JoinNode { token: "t".into(), facts: facts("n2") },
-            Command::RenewNode { node: NodeId(2), facts: facts("n3") },
-            Command::DropIndexes { collection: CollectionId(1), indexes: vec![IndexId(1)] },
-            Command::ForgetIndexes { collection: CollectionId(1), indexes: vec![IndexId(1)] },
-        ];
-        for command in &commands {
-            let (batch, _) = catalog.evaluate(command).expect("valid");
-            catalog.apply(&batch).expect("applies");
-            stored.extend(batch.ops.iter().filter_map(|op| Some((op.key().clone(), op.value()?.clone()))));
-        }
-        let loaded = Catalog::load(stored.into_iter().map(Ok)).expect("loads");
-        assert_eq!(format!("{loaded:?}"), format!("{catalog:?}"));
-    }
-
-    #[test]
-    fn a_record_with_a_flipped_bit_is_a_fault() {
-        let (batch, _) = founded().evaluate(&create()).expect("valid");
-        let op = batch.ops.last().expect("the collection");
-        let mut value = op.value().expect("a put").to_vec();
-        *value.last_mut().expect("not empty") ^= 1;
-        let fault = Catalog::load([Ok((op.key().clone(), value.into()))].into_iter()).expect_err("corrupt");
-        assert_eq!(fault.kind, storage::fault::FaultKind::Corruption);
-    }
-}
+mod tests;

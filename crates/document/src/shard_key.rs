@@ -6,6 +6,7 @@
 
 use base::{Code, Error, Result};
 use bson::Bson;
+use serde::{Deserialize, Serialize};
 
 use crate::filter::{Filter, Node, Predicate};
 use crate::key;
@@ -18,7 +19,8 @@ pub const SHARD_KEY_FIELDS_MAX: usize = 32;
 const HASHES_MAX: usize = 10_000;
 
 /// The fields that choose the shard, in order.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Vec<String>", into = "Vec<String>")]
 pub struct ShardKey {
     paths: Vec<Path>,
 }
@@ -102,6 +104,18 @@ impl ShardKey {
             encoded = extended.collect();
         }
         Some(encoded.iter().map(|bytes| key::hash(bytes)).collect())
+    }
+}
+
+impl From<Vec<String>> for ShardKey {
+    fn from(paths: Vec<String>) -> ShardKey {
+        ShardKey::new(paths.iter().map(String::as_str))
+    }
+}
+
+impl From<ShardKey> for Vec<String> {
+    fn from(key: ShardKey) -> Vec<String> {
+        key.paths.iter().map(Path::to_string).collect()
     }
 }
 

@@ -69,7 +69,7 @@ fn run(stages: &[Stage], documents: &[Document]) -> base::Result<Vec<Document>> 
     of_raw
 }
 
-fn run_rows(stages: &[Stage], rows: Vec<Row>) -> base::Result<Vec<Document>> {
+pub(crate) fn run_rows(stages: &[Stage], rows: Vec<Row>) -> base::Result<Vec<Document>> {
     let mut runner = Runner::new(stages, context());
     let mut out = Vec::new();
     for row in rows {
@@ -111,14 +111,14 @@ fn any_stage() -> impl Strategy<Value = Document> {
     })
 }
 
-fn parsed(stages: Vec<Document>) -> Pipeline {
+pub(crate) fn parsed(stages: Vec<Document>) -> Pipeline {
     let stages: Vec<Bson> = stages.into_iter().map(Bson::Document).collect();
     Pipeline::parse(&stages, &Variables::default()).expect("a valid pipeline")
 }
 
 /// Feeds rows of a megabyte until the runner refuses; how many it took.
-fn rows_until_refused(pipeline: &Pipeline) -> (usize, base::Error) {
-    let mut runner = Runner::new(&pipeline.stages, context());
+fn rows_until_refused(stages: &[Stage]) -> (usize, base::Error) {
+    let mut runner = Runner::new(stages, context());
     let text = "x".repeat(1024 * 1024);
     let mut out = Vec::new();
     for count in 0.. {
@@ -133,7 +133,7 @@ fn rows_until_refused(pipeline: &Pipeline) -> (usize, base::Error) {
 
 #[test]
 fn a_sort_past_its_memory_fails_with_code_292() {
-    let (rows, error) = rows_until_refused(&parsed(vec![doc! { "$sort": { "_id": 1 } }]));
+    let (rows, error) = rows_until_refused(&parsed(vec![doc! { "$sort": { "_id": 1 } }]).stages);
     assert_eq!(error.code.0, 292);
     assert!(error.message.contains("Sort exceeded memory limit of 104857600 bytes"), "{error}");
     assert!(rows <= limits::SORT_MEMORY_BYTES_MAX / (1024 * 1024));
@@ -142,9 +142,12 @@ fn a_sort_past_its_memory_fails_with_code_292() {
 #[test]
 fn a_group_past_its_memory_fails_with_code_292() {
     let group = doc! { "$group": { "_id": null, "all": { "$push": "$text" } } };
-    let (_, error) = rows_until_refused(&parsed(vec![group]));
-    assert_eq!(error.code.0, 292);
-    assert!(error.message.contains("Exceeded memory limit for $group"), "{error}");
+    let pipeline = parsed(vec![group]);
+    for stages in [pipeline.stages.clone(), pipeline.split_for_shard().shard] {
+        let (_, error) = rows_until_refused(&stages);
+        assert_eq!(error.code.0, 292);
+        assert!(error.message.contains("Exceeded memory limit for $group"), "{error}");
+    }
 }
 
 #[test]

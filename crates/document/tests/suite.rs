@@ -7,6 +7,7 @@ mod filter;
 mod order;
 mod pipeline;
 mod projection;
+mod split;
 mod support;
 mod update;
 mod update_properties;

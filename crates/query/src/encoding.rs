@@ -4,7 +4,7 @@
 //! begin with a tag that says their kind and order as BSON values do; every value begins with a format version and
 //! a CRC-32 of the rest. Always holds: a value whose version or checksum is wrong is a `storage::Fault`, never data.
 
-use base::{IndexId, SessionId, Timestamp};
+use base::{IndexId, SessionId, ShardId, Timestamp};
 use bytes::Bytes;
 use document::{DocBuf, Value, key};
 use storage::{Fault, KeyRange, Result};
@@ -31,6 +31,8 @@ pub const COUNT_KEY: &[u8] = b"mcount";
 const FORMAT_VERSION: u8 = 1;
 /// Bytes before a document's BSON: version, checksum, commit timestamp.
 const DOCUMENT_HEADER_BYTES: usize = 13;
+/// Bytes of the key of a shard's own retry record: tag and session.
+const RETRY_KEY_BYTES: usize = 17;
 /// Bytes before an index entry's own: tag and index id.
 const INDEX_PREFIX_BYTES: usize = 5;
 
@@ -152,6 +154,73 @@ pub fn retry_key(session: SessionId) -> Vec<u8> {
     out.push(TAG_RETRY);
     out.extend_from_slice(&session.0);
     out
+}
+
+/// The key of a session's retry record that a shard took over from `origin`.
+pub fn taken_retry_key(own_key: &[u8], origin: ShardId) -> Vec<u8> {
+    let mut out = Vec::with_capacity(own_key.len() + 8);
+    out.extend_from_slice(own_key);
+    out.extend_from_slice(&origin.get().to_be_bytes());
+    out
+}
+
+/// From which shard a retry record was taken over; `None` for the shard's own. Faults on a key of another length.
+pub fn retry_origin(key: &[u8]) -> Result<Option<ShardId>> {
+    match key.get(RETRY_KEY_BYTES..) {
+        Some([]) => Ok(None),
+        Some(origin) => match origin.try_into() {
+            Ok(origin) => Ok(Some(ShardId(u64::from_be_bytes(origin)))),
+            Err(_) => Err(damaged(key, "is not the key of a retry record")),
+        },
+        None => Err(damaged(key, "is too short for the key of a retry record")),
+    }
+}
+
+/// The retry records of one session: its own, and those that were taken over.
+pub fn retry_range_of(session: SessionId) -> KeyRange {
+    KeyRange::prefix(retry_key(session))
+}
+
+/// The key of the note of what changed at `commit`.
+pub fn note_key(commit: Timestamp) -> Vec<u8> {
+    let mut out = Vec::with_capacity(9);
+    out.push(TAG_CHANGE);
+    out.extend_from_slice(&commit.to_u64().to_be_bytes());
+    out
+}
+
+/// The notes of what changed after `commit`.
+pub fn notes_after(commit: Timestamp) -> KeyRange {
+    let mut range = KeyRange::prefix(&[TAG_CHANGE][..]);
+    // No timestamp is the highest of all: it would lie in the year 2106.
+    range.start = note_key(Timestamp::from_u64(commit.to_u64().saturating_add(1))).into();
+    range
+}
+
+/// The value of a note: version, CRC-32, and the keys that changed, each with its length before it.
+pub fn encode_note<'a>(keys: impl Iterator<Item = &'a Bytes>) -> Bytes {
+    let mut body = Vec::new();
+    for key in keys {
+        let length = u16::try_from(key.len()).expect("keys are limited to 16-bit lengths");
+        body.extend_from_slice(&length.to_be_bytes());
+        body.extend_from_slice(key);
+    }
+    encode_record(&body)
+}
+
+/// When a note was made, and the keys that changed.
+pub fn decode_note(key: &[u8], value: &[u8]) -> Result<(Timestamp, Vec<Bytes>)> {
+    let wrong = || damaged(key, "is not a note of changes");
+    let commit = key.get(1..).and_then(|commit| commit.try_into().ok()).ok_or_else(wrong)?;
+    let mut rest = decode_record(key, value)?;
+    let mut keys = Vec::new();
+    while let Some((length, after)) = rest.split_first_chunk::<2>() {
+        let (changed, after) =
+            after.split_at_checked(usize::from(u16::from_be_bytes(*length))).ok_or_else(wrong)?;
+        keys.push(Bytes::copy_from_slice(changed));
+        rest = after;
+    }
+    if rest.is_empty() { Ok((Timestamp::from_u64(u64::from_be_bytes(commit)), keys)) } else { Err(wrong()) }
 }
 
 /// All retry records.

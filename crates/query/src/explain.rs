@@ -145,7 +145,7 @@ fn access_stage(access: &Access, explained: &Explained<'_>, counters: Option<&Co
             with_scan_counts(stage, counters, false, true)
         }
         Access::Index(access) => fetch(index_stage(access, counters), explained, counters),
-        Access::Union(accesses) => {
+        Access::Union { accesses, .. } => {
             let inputs = accesses.iter().map(|access| Bson::Document(index_stage(access, None)));
             let union = doc! { "stage": "OR", "inputStages": inputs.collect::<Vec<_>>() };
             let union = with_scan_counts(union, counters, true, false);

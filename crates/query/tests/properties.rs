@@ -50,7 +50,7 @@ fn value() -> impl Strategy<Value = Bson> {
     ]
 }
 
-fn document() -> impl Strategy<Value = Document> {
+pub(crate) fn document() -> impl Strategy<Value = Document> {
     prop::collection::vec((prop::sample::select(vec!["a", "d", "e"]), value()), 0..4)
         .prop_map(|fields| fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
 }
@@ -81,7 +81,7 @@ fn operators() -> impl Strategy<Value = Document> {
     ]
 }
 
-fn filter() -> impl Strategy<Value = Document> {
+pub(crate) fn filter() -> impl Strategy<Value = Document> {
     let simple = || {
         prop::collection::vec((path(), prop_oneof![operators().prop_map(Bson::Document), value()]), 0..4)
             .prop_map(|fields| fields.into_iter().collect::<Document>())
@@ -97,7 +97,7 @@ fn filter() -> impl Strategy<Value = Document> {
     ]
 }
 
-fn key_pattern() -> impl Strategy<Value = Document> {
+pub(crate) fn key_pattern() -> impl Strategy<Value = Document> {
     prop::collection::vec((path(), prop::sample::select(vec![1, -1])), 1..4)
         .prop_map(|fields| fields.into_iter().map(|(path, order)| (path, Bson::Int32(order))).collect())
 }
@@ -106,18 +106,26 @@ fn ids(documents: &[Document]) -> Vec<i32> {
     documents.iter().map(|document| document.get_i32("_id").expect("an int")).collect()
 }
 
+/// The documents with their numbers as `_id`.
+pub(crate) fn numbered(documents: &[Document]) -> Vec<Document> {
+    let with_id = |(document, id): (&Document, i32)| {
+        let mut with_id = doc! { "_id": id };
+        with_id.extend(document.clone());
+        with_id
+    };
+    documents.iter().zip(0..).map(with_id).collect()
+}
+
 /// A shard of these documents, with those of the indexes that can be built. Documents with parallel arrays for an index
 /// are refused, as they should be.
-fn shard_of(documents: &[Document], patterns: &[Document]) -> Shard {
+pub(crate) fn shard_of(documents: &[Document], patterns: &[Document]) -> Shard {
     let mut shard = Shard::new();
     let (early, late) = patterns.split_at(patterns.len() / 2);
     for pattern in early {
         shard.create_index(pattern, false).expect("an empty shard takes any index");
     }
-    for (document, id) in documents.iter().zip(0..) {
-        let mut with_id = doc! { "_id": id };
-        with_id.extend(document.clone());
-        shard.write(request(vec![insert_op(&with_id)]));
+    for document in documents {
+        shard.write(request(vec![insert_op(document)]));
     }
     for pattern in late {
         // Parallel arrays of earlier documents fail the build.
@@ -137,7 +145,7 @@ proptest! {
         sort in prop::option::of(key_pattern()),
         (skip, limit) in (0_u64..4, prop::option::of(1_u64..6)),
     ) {
-        let shard = shard_of(&documents, &patterns);
+        let shard = shard_of(&numbered(&documents), &patterns);
         let report = shard.validate();
         prop_assert!(report.is_valid(), "{:?}", report.errors);
         let Ok(parsed) = Filter::parse(DocRef::Tree(&filter), &Variables::default()) else { return Ok(()) };
@@ -205,7 +213,7 @@ fn check_sorted(
 ) -> Result<(), TestCaseError> {
     let Some(sort) = sort else { return Ok(()) };
     let spec = document::sort::SortSpec::parse(DocRef::Tree(sort)).expect("valid");
-    let options = Options { sort: Some(sort.clone()), skip, limit, hint };
+    let options = Options { sort: Some(sort.clone()), skip, limit, hint, ..Options::default() };
     let parsed = Filter::parse(DocRef::Tree(filter), &Variables::default()).expect("valid");
     let plan = shard.plan(&parsed, &options).expect("plans");
     let found = shard.find(filter, &options).expect("runs");

@@ -1,11 +1,12 @@
 //! What a request's evaluation depends on beside its documents: the shard's state, candidates that went stale, and the
 //! statements before.
 
-use base::{Code, Epoch, SessionId};
+use base::{Code, CollectionId, Epoch, ReshardId, SessionId};
 use bson::{Bson, doc};
 use document::filter::Filter;
 use document::{DocRef, Variables};
 use query::evaluate::{Candidates, ConfigChange, Outcome, ReturnDocument, ShardCommand, ShardReply, WriteOp};
+use query::state::ShardState;
 
 use crate::shard::{Options, Shard, insert_op, request};
 
@@ -31,13 +32,15 @@ fn upsert(shard: &Shard) -> WriteOp {
 
 #[test]
 fn a_request_of_another_epoch_or_for_a_sealed_shard_is_refused() {
-    let mut shard = Shard::new();
-    shard.run(&ShardCommand::Configure(ConfigChange::SetEpoch(Epoch(2))));
+    let mut shard = Shard::with_state(ShardState::new(CollectionId(1), Epoch(2)));
     let mut write = request(vec![insert_op(&doc! { "_id": 1 })]);
     assert_eq!(refusal(&mut shard, &ShardCommand::Write(write.clone())), Code::STALE_CONFIG);
     write.epoch = Epoch(2);
     shard.write(write.clone());
-    shard.run(&ShardCommand::Configure(ConfigChange::Seal));
+    let seal = ShardCommand::Configure(ConfigChange::Seal(ReshardId(1)));
+    assert_eq!(refusal(&mut shard, &seal), Code::ILLEGAL_OPERATION, "its changes are not noted");
+    shard.run(&ShardCommand::Configure(ConfigChange::Note(ReshardId(1))));
+    shard.run(&seal);
     assert_eq!(refusal(&mut shard, &ShardCommand::Write(write)), Code::STALE_CONFIG);
 }
 

@@ -15,8 +15,11 @@ use query::evaluate::{
     Candidates, ConfigChange, Evaluator, ReturnDocument, ShardCommand, ShardReply, Statement,
     StatementResult, WriteContext, WriteOp, WriteRequest,
 };
-use query::execute::{Counters, FindExecutor, FindRequest, Progress, Slice, ValidationReport, validate};
+use query::execute::{
+    Counters, FindExecutor, FindRequest, HashScope, Progress, Slice, ValidationReport, validate,
+};
 use query::plan::{Access, Hint, Plan, PlanRequest, plan};
+use query::position::Position;
 use query::state::ShardState;
 use storage::memory::{MemoryDisk, MemoryStore};
 use storage::{Direction, KeyspaceName, KvBatch, Store, View};
@@ -48,13 +51,18 @@ pub(crate) struct Options {
     pub(crate) skip: u64,
     pub(crate) limit: Option<u64>,
     pub(crate) hint: Option<Bson>,
+    pub(crate) after: Position,
+    pub(crate) scope: Option<HashScope>,
 }
 
 impl Shard {
     pub(crate) fn new() -> Shard {
+        Shard::with_state(ShardState::new(CollectionId(1), Epoch(1)))
+    }
+
+    pub(crate) fn with_state(state: ShardState) -> Shard {
         let (store, _) = MemoryDisk::new().open().expect("an empty disk opens");
         store.create_keyspace(NAME).expect("created");
-        let state = ShardState::new(CollectionId(1), Epoch(1));
         store.apply(NAME, &state.initial_batch(), LogIndex(1)).expect("applies");
         let evaluator =
             Evaluator::load(&store.view(NAME).expect("the keyspace exists")).expect("has a state");
@@ -161,12 +169,27 @@ impl Shard {
             sort: sort.as_ref(),
             hint: hint.as_ref(),
             limit: options.limit.map(|limit| limit + options.skip),
+            after: Some(&options.after),
         };
         match plan(self.state(), self.view().as_ref(), &request) {
             Ok(plan) => Ok(plan),
             Err(query::Failure::Error(error)) => Err(error),
             Err(query::Failure::Fault(fault)) => panic!("{fault}"),
         }
+    }
+
+    /// Starts a plan.
+    pub(crate) fn start(&self, plan: Plan, filter: Arc<Filter>, options: &Options) -> FindExecutor {
+        let sort = options.sort.as_ref().map(|sort| SortSpec::parse(DocRef::Tree(sort)).expect("valid"));
+        let request = FindRequest {
+            filter,
+            sort: sort.map(Arc::new),
+            skip: options.skip,
+            limit: options.limit,
+            scope: options.scope.clone(),
+            context: context(),
+        };
+        FindExecutor::new_after(Arc::new(plan), request, self.view(), options.after.clone())
     }
 
     /// Runs a plan in small slices, giving the view back between them.
@@ -176,15 +199,7 @@ impl Shard {
         filter: Arc<Filter>,
         options: &Options,
     ) -> (Vec<DocBuf>, Counters) {
-        let sort = options.sort.as_ref().map(|sort| SortSpec::parse(DocRef::Tree(sort)).expect("valid"));
-        let request = FindRequest {
-            filter,
-            sort: sort.map(Arc::new),
-            skip: options.skip,
-            limit: options.limit,
-            context: context(),
-        };
-        let mut executor = FindExecutor::new(Arc::new(plan), request, self.view());
+        let mut executor = self.start(plan, filter, options);
         let slice = Slice { documents_max: 2, bytes_max: 1_000, examined_max: 3 };
         let mut documents = Vec::new();
         while executor.next_batch(&slice, &mut documents).expect("runs") != Progress::Done {
@@ -205,9 +220,7 @@ impl Shard {
 
     /// Counts in small slices, giving the view back between them.
     pub(crate) fn count(&self, plan: Plan, filter: Arc<Filter>, options: &Options) -> u64 {
-        let (skip, limit) = (options.skip, options.limit);
-        let request = FindRequest { filter, sort: None, skip, limit, context: context() };
-        let mut executor = FindExecutor::new(Arc::new(plan), request, self.view());
+        let mut executor = self.start(plan, filter, options);
         let mut total = 0;
         loop {
             let (counted, progress) = executor.count_batch(2).expect("runs");
@@ -303,6 +316,7 @@ pub(crate) fn request(ops: Vec<WriteOp>) -> WriteRequest {
         session: None,
         statements,
         ordered: true,
+        fence: None,
         variables: Variables::default(),
     }
 }
@@ -324,7 +338,7 @@ fn describe_access(access: &Access) -> String {
         Access::Collection { direction: Direction::Forward } => "collection".to_owned(),
         Access::Collection { direction: Direction::Reverse } => "collection backward".to_owned(),
         Access::Index(access) => describe_index(access),
-        Access::Union(accesses) => {
+        Access::Union { accesses, .. } => {
             let parts: Vec<String> = accesses.iter().map(describe_index).collect();
             parts.join(" or ")
         }

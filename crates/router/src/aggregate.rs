@@ -1,4 +1,4 @@
-//! `aggregate`: the shard filters, sorts and limits what it can; rows then stream through the other stages here.
+//! `aggregate`: the shards filter, sort, limit and group what they can; rows then stream through the other stages here.
 //!
 //! Always holds: no more than a slice of rows is held between stages that do not block; `$sort` and `$group` account for
 //! what they hold and fail with code 292 past their limit; `$lookup` reads one view of the other collection for a batch.
@@ -9,17 +9,18 @@ use std::time::Duration;
 
 use base::limits::{BATCH_BYTES_MAX, DOCUMENT_INTERNAL_BYTES_MAX, READ_VIEW_AGE_MS_MAX};
 use base::{Code, Error, MonoTime, Namespace, Result};
-use catalog::CollectionRecord;
 use document::filter::Filter;
 use document::pipeline::{Flow, LookupSpec, Pipeline, Row, Runner, Stage};
+use document::sort::SortSpec;
 use document::{DocBuf, EvalContext};
-use query::execute::{FindExecutor, Progress, Slice};
+use query::execute::{Progress, Slice};
 use query::state::ShardState;
 use storage::View;
 
-use crate::command::{AggregateCommand, CursorReply, FindCommand, GetMoreCommand, Hint, ReadSource};
+use crate::command::{AggregateCommand, CursorReply, FindCommand, GetMoreCommand, ScanCommand, ScanSize};
 use crate::cursor::Cursor;
-use crate::read::{BatchSize, dropped, first_batch};
+use crate::gather::{BatchSize, Gather};
+use crate::read::first_batch;
 use crate::search::ReadRequest;
 use crate::{OperationContext, Router, parse};
 
@@ -32,19 +33,13 @@ const SLICE_ROWS_LOOKUP: usize = 8;
 
 /// What is left of an aggregation.
 pub(crate) struct AggregateCursor {
-    source: Option<Source>,
+    source: Option<Gather>,
     segments: Vec<Segment>,
     /// The segment whose held rows come out now; earlier ones have none left.
     draining: usize,
     ready: VecDeque<Row>,
     context: EvalContext,
     view_since: MonoTime,
-    read_source: ReadSource,
-}
-
-struct Source {
-    record: Arc<CollectionRecord>,
-    executor: FindExecutor,
 }
 
 /// Stages between two that need other collections, or one that does.
@@ -64,36 +59,37 @@ enum Foreign {
     Elsewhere,
 }
 
-/// A pipeline divided between the shard's executor and the router.
+/// A pipeline divided between the shards and the router.
 pub(crate) struct Divided {
-    pub(crate) request: ReadRequest,
-    pub(crate) rest: Vec<Stage>,
+    /// What a shard's executor does.
+    pub(crate) filter: Arc<Filter>,
+    /// See `filter`.
+    pub(crate) sort: Option<Arc<SortSpec>>,
+    /// See `filter`.
+    pub(crate) limit: Option<u64>,
+    /// What the shard does to the documents then. Each treats a document by itself, but perhaps the last, which groups.
+    pub(crate) shard: Vec<Stage>,
+    /// Whether it groups.
+    pub(crate) groups: bool,
+    /// What the router does with what comes from the shards.
+    pub(crate) router: Vec<Stage>,
 }
 
 impl Router {
-    /// `aggregate` on this node's replica.
-    pub(crate) async fn aggregate_here(
-        &self,
-        cx: &OperationContext,
-        command: AggregateCommand,
-    ) -> Result<CursorReply> {
+    /// `aggregate`. A collection that does not exist has no documents.
+    pub async fn aggregate(&self, cx: &OperationContext, command: AggregateCommand) -> Result<CursorReply> {
         let variables = parse::variables(command.variables.as_ref());
         let context = self.eval_context(variables.clone());
         if let Some(argument) = statistics_stage(&command.pipeline) {
             let rest = Pipeline::parse(command.pipeline.get(1..).unwrap_or_default(), &variables)?.stages;
-            let row = self.statistics_row(&command.namespace, argument).await?;
+            let row = self.statistics_row(cx, &command.namespace, argument).await?;
             return self.aggregate_row(cx, &command, row, rest, context).await;
         }
-        let pipeline = Pipeline::parse(&command.pipeline, &variables)?;
-        let Divided { request, rest } = divide(pipeline.stages, command.hint.clone(), &context);
-        let source = match self.collection(&command.namespace).await? {
-            Some(record) => {
-                let executor = self.start_read(cx, &record, &request).await?;
-                executor.map(|executor| Source { record, executor })
-            }
-            None => None,
-        };
-        let cursor = self.new_cursor(cx, &command, source, rest, context)?;
+        let divided = divide(Pipeline::parse(&command.pipeline, &variables)?);
+        let record = self.collection(&command.namespace).await?;
+        let source =
+            record.map(|record| self.gather_pipeline(cx, &record, &divided, pipeline_scan(&command)));
+        let cursor = self.new_cursor(&command, source, divided.router, context)?;
         self.first_reply(cx, &command, cursor).await
     }
 
@@ -106,7 +102,7 @@ impl Router {
         rest: Vec<Stage>,
         context: EvalContext,
     ) -> Result<CursorReply> {
-        let mut cursor = self.new_cursor(cx, command, None, rest, context)?;
+        let mut cursor = self.new_cursor(command, None, rest, context)?;
         if let Some(segment) = self.push_through(cx, &mut cursor, 0, vec![Row::Tree(row)]).await? {
             cursor.draining = segment;
         }
@@ -115,9 +111,8 @@ impl Router {
 
     fn new_cursor(
         &self,
-        cx: &OperationContext,
         command: &AggregateCommand,
-        source: Option<Source>,
+        source: Option<Gather>,
         rest: Vec<Stage>,
         context: EvalContext,
     ) -> Result<AggregateCursor> {
@@ -128,7 +123,6 @@ impl Router {
             ready: VecDeque::new(),
             context,
             view_since: self.clock.monotonic(),
-            read_source: cx.source,
         })
     }
 
@@ -155,7 +149,7 @@ impl Router {
         size: &BatchSize,
         batch: &mut Vec<DocBuf>,
     ) -> Result<bool> {
-        self.renew_views(cx, cursor).await?;
+        self.renew_views(cursor);
         let mut bytes = 0;
         loop {
             while let Some(row) = cursor.ready.pop_front() {
@@ -186,18 +180,17 @@ impl Router {
     async fn advance(&self, cx: &OperationContext, cursor: &mut AggregateCursor) -> Result<()> {
         let Some(source) = &mut cursor.source else { return self.drain(cx, cursor).await };
         let looks_up = cursor.segments.iter().any(|segment| matches!(segment, Segment::Lookup { .. }));
-        let slice = Slice {
+        let size = BatchSize {
             documents_max: if looks_up { SLICE_ROWS_LOOKUP } else { SLICE_ROWS },
             bytes_max: BATCH_BYTES_MAX,
-            examined_max: Slice::EXAMINED_DEFAULT,
         };
         let mut documents = Vec::new();
-        let progress = self.step(source.executor.next_batch(&slice, &mut documents))?;
+        let more = self.fill_gather(cx, source, &size, &mut documents).await?;
         let rows = documents.into_iter().map(Row::Raw).collect();
         let ended = self.push_through(cx, cursor, 0, rows).await?;
         if let Some(segment) = ended {
             cursor.cut_off(segment)?;
-        } else if progress == Progress::Done {
+        } else if !more {
             cursor.source = None;
             cursor.finish_segment()?;
         }
@@ -280,6 +273,8 @@ impl Router {
             limit: None,
             hint: None,
             context: context.clone(),
+            after: None,
+            scope: None,
         };
         let mut executor = self.executor(Arc::clone(view), state, &request)?;
         let mut found = Vec::new();
@@ -322,19 +317,19 @@ impl Router {
     }
 
     async fn foreign(&self, cx: &OperationContext, namespace: &Namespace) -> Result<Foreign> {
-        let Some(record) = self.collection(namespace).await? else { return Ok(Foreign::Absent) };
-        if self.led(namespace).is_none() {
-            return Ok(Foreign::Elsewhere);
+        if self.collection(namespace).await?.is_none() {
+            return Ok(Foreign::Absent);
         }
-        let view = self.view(cx, &record).await?;
+        let Some(place) = self.led(namespace) else { return Ok(Foreign::Elsewhere) };
+        let view = self.view(cx, &place).await?;
         Ok(view.map_or(Foreign::Absent, |(view, state)| Foreign::Present { view, state }))
     }
 
     /// Gives a cursor views of now when its own have become old.
-    async fn renew_views(&self, cx: &OperationContext, cursor: &mut AggregateCursor) -> Result<()> {
+    fn renew_views(&self, cursor: &mut AggregateCursor) {
         let now = self.clock.monotonic();
         if now.since(cursor.view_since) < Duration::from_millis(READ_VIEW_AGE_MS_MAX) {
-            return Ok(());
+            return;
         }
         cursor.view_since = now;
         for segment in &mut cursor.segments {
@@ -342,16 +337,6 @@ impl Router {
                 *foreign = None;
             }
         }
-        if let Some(source) = &mut cursor.source {
-            source.executor.release_view();
-            if !source.executor.is_ready() {
-                let cx = &OperationContext { source: cursor.read_source, ..cx.clone() };
-                let view = self.view(cx, &source.record).await?;
-                let (view, _) = view.ok_or_else(|| dropped(&source.record))?;
-                source.executor.resume(view);
-            }
-        }
-        Ok(())
     }
 }
 
@@ -366,7 +351,6 @@ impl AggregateCursor {
             ready: VecDeque::new(),
             context: EvalContext::new(bson::DateTime::from_millis(0), base::Timestamp::default()),
             view_since: MonoTime::default(),
-            read_source: ReadSource::Primary,
         }
     }
 
@@ -406,8 +390,12 @@ fn statistics_stage(pipeline: &[bson::Bson]) -> Option<&bson::Document> {
     pipeline.first()?.as_document()?.get_document("$collStats").ok()
 }
 
-/// Gives the shard what its executor does: a first `$match`, then a `$sort`, then a `$limit`.
-pub(crate) fn divide(stages: Vec<Stage>, hint: Option<Hint>, context: &EvalContext) -> Divided {
+/// Gives the shards what they can do by themselves: a first `$match`, then a `$sort` and a `$limit`, then stages that make
+/// one row of each document; or everything up to a `$group`, and that half way.
+pub(crate) fn divide(pipeline: Pipeline) -> Divided {
+    let split = pipeline.split_for_shard();
+    let groups = matches!(split.shard.last(), Some(Stage::PartialGroup(_)));
+    let stages = if groups { split.shard } else { pipeline.stages };
     let mut rest: VecDeque<Stage> = stages.into();
     let filter = match rest.pop_front_if(|stage| matches!(stage, Stage::Match(_))) {
         Some(Stage::Match(filter)) => filter,
@@ -420,9 +408,34 @@ pub(crate) fn divide(stages: Vec<Stage>, hint: Option<Hint>, context: &EvalConte
     if let Some(Stage::Limit(first)) = rest.front() {
         limit = Some(limit.map_or(*first, |limit| limit.min(*first)));
     }
-    let request =
-        ReadRequest { filter: Arc::new(filter), sort, skip: 0, limit, hint, context: context.clone() };
-    Divided { request, rest: rest.into() }
+    let alone = rest.iter().take_while(|stage| groups || makes_one_row(stage)).count();
+    let router = if groups { split.router } else { rest.split_off(alone).into() };
+    Divided { filter: Arc::new(filter), sort, limit, shard: rest.into(), groups, router }
+}
+
+/// Whether a stage makes at most one row of each. What `$unwind` makes of one document may not fit a message.
+fn makes_one_row(stage: &Stage) -> bool {
+    stage.is_local() && !matches!(stage, Stage::Unwind(_))
+}
+
+/// What each shard is asked for an aggregation.
+fn pipeline_scan(command: &AggregateCommand) -> ScanCommand {
+    ScanCommand {
+        namespace: command.namespace.clone(),
+        filter: None,
+        sort: None,
+        projection: None,
+        skip: 0,
+        limit: None,
+        hint: command.hint.clone(),
+        variables: command.variables.clone(),
+        pipeline: command.pipeline.clone(),
+        ranked: false,
+        after: None,
+        scope: None,
+        size: ScanSize { documents_max: SLICE_ROWS as u64, bytes_max: BATCH_BYTES_MAX as u64 },
+        keep: true,
+    }
 }
 
 fn segments(stages: Vec<Stage>, database: &str, context: &EvalContext) -> Result<Vec<Segment>> {

@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use base::{Code, Error, LogIndex, MonoTime, Namespace, RequestId, Result, SessionId};
 use bson::{Bson, Document};
+use bytes::Bytes;
 use document::DocBuf;
+use query::evaluate::{Ballot, Fence};
 
 /// Which replica a read asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,6 +64,8 @@ pub struct OperationContext {
     pub txn_number: Option<i64>,
     /// By which a repeat of a write is recognised when the client gave no number.
     pub identity: Option<RequestId>,
+    /// What is known of the document, if it is a write of one that may be in any shard.
+    pub found: Option<Found>,
     /// Which replica answers, if it is a read.
     pub reads: ReadPreference,
     /// Where this node executes it, if it is a read.
@@ -320,6 +324,121 @@ pub struct GetMoreCommand {
     pub namespace: String,
     /// `batchSize`; `None` for as much as fits a batch.
     pub batch_size: Option<u64>,
+}
+
+/// One shard's part of a read: what the shard finds, sorts, limits and projects by itself.
+#[derive(Clone, Debug)]
+pub struct ScanCommand {
+    /// The collection's name, for messages and cursors.
+    pub namespace: Namespace,
+    /// `filter`; `None` for all documents.
+    pub filter: Option<DocBuf>,
+    /// `sort`.
+    pub sort: Option<DocBuf>,
+    /// `projection`, after the sort.
+    pub projection: Option<DocBuf>,
+    /// Documents to leave out first.
+    pub skip: u64,
+    /// Documents to give at most, in all batches together.
+    pub limit: Option<u64>,
+    /// `hint`.
+    pub hint: Option<Hint>,
+    /// `let`.
+    pub variables: Option<DocBuf>,
+    /// For an aggregation, all its stages: the shard does its part of them, in the place of `filter` and `sort`. Empty for a
+    /// find.
+    pub pipeline: Vec<Bson>,
+    /// Whether each document comes with its sort key, by which shards' parts are merged.
+    pub ranked: bool,
+    /// Behind which position of an earlier scan, perhaps of another shard, to go on: `query::position`.
+    pub after: Option<Bytes>,
+    /// Only documents whose hash lies in a range.
+    pub scope: Option<ScanScope>,
+    /// How much of it the first batch carries.
+    pub size: ScanSize,
+    /// Whether what does not fit the first batch waits in a cursor.
+    pub keep: bool,
+}
+
+/// The documents whose hash under a shard key lies in a range.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScanScope {
+    /// The fields of the key.
+    pub shard_key: Vec<String>,
+    /// First hash.
+    pub first: u64,
+    /// Last hash, inclusive.
+    pub last: u64,
+}
+
+/// How much one batch of a scan carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScanSize {
+    /// Most documents.
+    pub documents_max: u64,
+    /// Most bytes of documents; the first may exceed it.
+    pub bytes_max: u64,
+}
+
+/// One batch of a scan.
+#[derive(Clone, Debug, Default)]
+pub struct ScanReply {
+    /// The documents.
+    pub documents: Vec<DocBuf>,
+    /// Their sort keys, if they were asked for.
+    pub sort_keys: Vec<Bytes>,
+    /// Behind which position the scan goes on after them.
+    pub position: Bytes,
+    /// Where the rest waits, on the node that answered.
+    pub cursor: Option<CursorId>,
+    /// Whether there is no rest.
+    pub is_done: bool,
+}
+
+/// For a write of one document that may be in any shard: what the router found out before.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Found {
+    /// Lets the shard execute it. `None` where a repeat is recognised otherwise.
+    pub fence: Option<Fence>,
+    /// The document's key; `None` when no document matches.
+    pub key: Option<Bytes>,
+    /// The `_id` of the document that an upsert inserts.
+    pub upsert_id: Option<Bson>,
+}
+
+/// Asks a shard for the document that a statement means, and for the right to execute it there.
+#[derive(Clone, Debug)]
+pub struct SeekCommand {
+    /// The collection's name, for messages.
+    pub namespace: Namespace,
+    /// Which documents.
+    pub filter: DocBuf,
+    /// Which of several.
+    pub sort: Option<DocBuf>,
+    /// `hint`.
+    pub hint: Option<Hint>,
+    /// `let`.
+    pub variables: Option<DocBuf>,
+    /// The statement's number.
+    pub stmt_id: i32,
+    /// The attempt.
+    pub ballot: Ballot,
+}
+
+/// What a shard answers to a [`SeekCommand`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum SeekReply {
+    /// The statement was executed here before.
+    Executed,
+    /// The attempt may go on here.
+    Fenced {
+        /// With this.
+        fence: Fence,
+        /// The best of the documents here that match: its sort key and its key.
+        found: Option<(Bytes, Bytes)>,
+    },
+    /// An attempt of this higher ballot is under way.
+    Outranked(Ballot),
 }
 
 /// `count`.

@@ -8,29 +8,22 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use base::limits::{CURSOR_IDLE_MS_MAX, CURSORS_PER_CONNECTION_MAX};
-use base::{Code, Entropy, Error, MonoTime, NodeId, Result, SessionId, ShardId};
+use base::{Code, Entropy, Error, MonoTime, Result, SessionId};
 use parking_lot::Mutex;
 
 use crate::aggregate::AggregateCursor;
 use crate::command::CursorId;
-use crate::read::FindCursor;
+use crate::gather::Gather;
+use crate::scan::ScanCursor;
 
 /// What is left of a result.
 pub(crate) enum Cursor {
-    /// Of a find.
-    Find(Box<FindCursor>),
-    /// Of an aggregation.
+    /// Of a client's find.
+    Find(Box<Gather>),
+    /// Of a client's aggregation.
     Aggregate(Box<AggregateCursor>),
-    /// On another node.
-    Remote(RemoteCursor),
-}
-
-/// A cursor that another node holds.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct RemoteCursor {
-    pub(crate) node: NodeId,
-    pub(crate) shard: ShardId,
-    pub(crate) cursor: CursorId,
+    /// Of one shard's part of either, for the router that merges.
+    Scan(Box<ScanCursor>),
 }
 
 /// An open cursor with what is checked before it is used.

@@ -10,7 +10,9 @@ use std::time::Duration;
 use base::{Code, Error, IndexId, Namespace, Result};
 use bson::{Bson, Document};
 use catalog::command::NewIndex;
-use catalog::{Catalog, CollectionRecord, Command, IndexSpec, IndexState, KeyDirection, Reply};
+use catalog::{
+    Catalog, CollectionRecord, Command, IndexSpec, IndexState, KeyDirection, Reply, ShardPlacement,
+};
 
 use crate::command::{
     CollectionInfo, CreateCommand, CreateIndexesCommand, CreateIndexesReply, DatabaseInfo, IndexRequest,
@@ -70,7 +72,7 @@ impl Router {
 
     /// Changes the catalog by a command that depends on what the catalog is as of now, and looks again when that has changed
     /// by the time the command arrives.
-    async fn change_seen_catalog(
+    pub(crate) async fn change_seen_catalog(
         &self,
         command: impl Fn(&Catalog) -> Result<Command> + Send,
     ) -> Result<Reply> {
@@ -96,8 +98,12 @@ impl Router {
             return Err(Error::new(Code::NAMESPACE_NOT_FOUND, "ns not found"));
         };
         self.cursors.kill_namespace(&namespace.to_string());
-        self.change_catalog(Command::DropCollection { collection: record.id }).await?;
-        self.await_removal(cx, &record).await?;
+        let dropped = self.change_catalog(Command::DropCollection { collection: record.id }).await?;
+        // Its shards as of the drop; they may have been cut anew since this node looked.
+        match dropped {
+            Reply::Collection(dropped) => self.await_removal(cx, &dropped).await?,
+            _ => self.await_removal(cx, &record).await?,
+        }
         Ok(record.indexes.iter().filter(|(_, state)| state.is_live()).count())
     }
 
@@ -106,11 +112,14 @@ impl Router {
         let is_left = |catalog: &Catalog, majority: bool| {
             let now = catalog.collection(record.id);
             now.is_some_and(|now| {
-                let mut shards = record.shard_map.shards.iter().zip(&now.shard_map.shards);
-                shards.any(|(before, now)| match majority {
-                    // Those on their way out count too: one of them may lead.
-                    true => now.members().count() * 2 > before.replicas.len(),
-                    false => now.members().next().is_some(),
+                // Those on their way out count too: one of them may lead.
+                let left = |before: &ShardPlacement| {
+                    let now = now.all_shards().find(|now| now.shard == before.shard);
+                    now.map_or(0, |now| now.members().count())
+                };
+                record.all_shards().any(|before| match majority {
+                    true => left(before) * 2 > before.replicas.len(),
+                    false => left(before) > 0,
                 })
             })
         };

@@ -4,17 +4,19 @@ use std::sync::Arc;
 
 use base::{Namespace, Result};
 use bson::{Bson, Document, doc};
+use document::filter::Node;
 use document::pipeline::Pipeline;
 use document::{DocBuf, Variables};
 use query::execute::{Counters, FindExecutor, Progress, Slice};
 use query::explain::{Explained, execution_stats, query_planner};
 use query::plan::{Access, Plan};
 
-use crate::aggregate::{Divided, divide};
+use crate::aggregate::divide;
 use crate::command::{
     AggregateCommand, CountCommand, DeleteCommand, DistinctCommand, ExplainCommand, FindAndModifyCommand,
     FindCommand, Hint, UpdateCommand, Verbosity,
 };
+use crate::resolve::Place;
 use crate::search::{ReadRequest, order};
 use crate::{OperationContext, Router, parse};
 
@@ -35,15 +37,16 @@ impl Router {
     pub(crate) async fn explain_here(
         &self,
         cx: &OperationContext,
+        place: Option<&Place>,
         command: ExplainCommand,
         verbosity: Verbosity,
     ) -> Result<Document> {
         match command {
-            ExplainCommand::Aggregate(command) => self.explain_aggregate(cx, command, verbosity).await,
+            ExplainCommand::Aggregate(command) => self.explain_aggregate(cx, place, command, verbosity).await,
             other => {
                 let (namespace, subject) = subject(other);
                 let request = self.read_request(&subject)?;
-                self.explain_read(cx, &namespace, &subject, request, verbosity).await
+                self.explain_read(cx, (place, &namespace), &subject, request, verbosity).await
             }
         }
     }
@@ -51,23 +54,33 @@ impl Router {
     async fn explain_aggregate(
         &self,
         cx: &OperationContext,
+        place: Option<&Place>,
         command: AggregateCommand,
         verbosity: Verbosity,
     ) -> Result<Document> {
         let variables = parse::variables(command.variables.as_ref());
         let pipeline = Pipeline::parse(&command.pipeline, &variables)?;
-        let stages = pipeline.stages.len();
-        let context = self.eval_context(variables);
-        let Divided { request, rest } = divide(pipeline.stages, command.hint, &context);
+        let divided = divide(pipeline);
+        let taken =
+            usize::from(!matches!(divided.filter.root(), Node::True)) + usize::from(divided.sort.is_some());
+        let request = ReadRequest {
+            filter: divided.filter,
+            sort: divided.sort,
+            skip: 0,
+            limit: divided.limit,
+            hint: command.hint,
+            context: self.eval_context(variables),
+            after: None,
+            scope: None,
+        };
         // Only a first $match and $sort are taken by the shard, and those stand for themselves in the pipeline.
-        let taken = stages - rest.len();
         let subject = Subject {
             filter: stage_argument(&command.pipeline, "$match")?,
             sort: command.pipeline.get(..taken).map_or(Ok(None), |taken| stage_argument(taken, "$sort"))?,
             limit: request.limit,
             ..Subject::default()
         };
-        let read = self.explain_read(cx, &command.namespace, &subject, request, verbosity).await?;
+        let read = self.explain_read(cx, (place, &command.namespace), &subject, request, verbosity).await?;
         let later: Vec<Bson> = command.pipeline.iter().skip(taken).cloned().collect();
         if later.is_empty() {
             return Ok(read);
@@ -80,7 +93,7 @@ impl Router {
     async fn explain_read(
         &self,
         cx: &OperationContext,
-        namespace: &Namespace,
+        (place, namespace): (Option<&Place>, &Namespace),
         subject: &Subject,
         request: ReadRequest,
         verbosity: Verbosity,
@@ -95,8 +108,8 @@ impl Router {
             skip: subject.skip,
             limit: subject.limit,
         };
-        let executor = match self.collection(namespace).await? {
-            Some(record) => self.start_read(cx, &record, &request).await?,
+        let executor = match place {
+            Some(place) => self.start_read(cx, place, &request).await?,
             None => None,
         };
         let Some(mut executor) = executor else {
@@ -104,21 +117,30 @@ impl Router {
             return Ok(explanation(&plan, &explained, verbosity, Counters::default(), 0));
         };
         let started = self.clock.monotonic();
+        let mut bytes = 0;
         if verbosity > Verbosity::QueryPlanner {
-            self.run_to_end(cx, &mut executor).await?;
+            bytes = self.run_to_end(cx, &mut executor).await?;
         }
         let elapsed_ms = u64::try_from(self.clock.monotonic().since(started).as_millis()).unwrap_or(u64::MAX);
-        Ok(explanation(executor.plan(), &explained, verbosity, executor.counters(), elapsed_ms))
+        let counters = executor.counters();
+        let mut reply = explanation(executor.plan(), &explained, verbosity, counters, elapsed_ms);
+        if verbosity > Verbosity::QueryPlanner {
+            let rows = i64::try_from(counters.returned).unwrap_or(i64::MAX);
+            reply.insert("psdb", doc! { "rows": rows, "bytes": bytes });
+        }
+        Ok(reply)
     }
 
-    async fn run_to_end(&self, cx: &OperationContext, executor: &mut FindExecutor) -> Result<()> {
+    /// Runs a read. Returns the bytes of what it gave.
+    async fn run_to_end(&self, cx: &OperationContext, executor: &mut FindExecutor) -> Result<i64> {
         let mut documents = Vec::new();
+        let mut bytes = 0;
         loop {
             let progress =
                 self.step(executor.next_batch(&Slice::examining(Slice::EXAMINED_DEFAULT), &mut documents))?;
-            documents.clear();
+            bytes += documents.drain(..).map(|document: DocBuf| document.bytes().len() as i64).sum::<i64>();
             if progress == Progress::Done {
-                return Ok(());
+                return Ok(bytes);
             }
             self.breathe(cx).await?;
         }
@@ -133,6 +155,8 @@ impl Router {
             limit: subject.limit,
             hint,
             context: self.eval_context(subject.variables.clone()),
+            after: None,
+            scope: None,
         })
     }
 }

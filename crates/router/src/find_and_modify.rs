@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use base::{Code, Error, Result};
-use catalog::CollectionRecord;
 use document::filter::Filter;
 use document::projection::Projection;
 use query::evaluate::{Candidates, Outcome, ReturnDocument, StatementResult, WriteOp};
 
 use crate::command::{FindAndModifyAction, FindAndModifyCommand, FindAndModifyReply};
+use crate::resolve::Place;
 use crate::search::Search;
 use crate::write::WriteContext;
 use crate::{OperationContext, Router, parse, target};
@@ -19,7 +19,7 @@ impl Router {
     pub(crate) async fn find_and_modify_here(
         &self,
         cx: &OperationContext,
-        record: Option<&Arc<CollectionRecord>>,
+        place: Option<&Place>,
         command: FindAndModifyCommand,
     ) -> Result<FindAndModifyReply> {
         let variables = parse::variables(command.variables.as_ref());
@@ -38,7 +38,7 @@ impl Router {
             namespace: &command.namespace,
             ordered: true,
             variables: &variables,
-            record,
+            place,
             is_begun: AtomicBool::new(false),
         };
         let result = self.send_aimed(&context, &search, op).await?;

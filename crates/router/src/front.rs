@@ -3,29 +3,33 @@
 //! Called by `wire`. Always holds: a write that may be sent twice, because it leaves this node or its group can change its
 //! leader, has an identity before it is tried the first time.
 
-use base::{Code, Error, Namespace, Result};
+use base::{Namespace, Result};
 use bson::{Bson, Document};
 
 use crate::command::{
-    AggregateCommand, CollectionStats, CountCommand, CursorId, CursorReply, DeleteCommand, DistinctCommand,
-    ExplainCommand, FindAndModifyAction, FindAndModifyCommand, FindAndModifyReply, FindCommand,
-    GetMoreCommand, InsertCommand, ReadMode, UpdateCommand, Verbosity, WriteReply,
+    CollectionStats, CountCommand, CursorId, CursorReply, DeleteCommand, DistinctCommand, ExplainCommand,
+    FindAndModifyAction, FindAndModifyCommand, FindAndModifyReply, FindCommand, GetMoreCommand,
+    InsertCommand, ReadMode, ScanCommand, UpdateCommand, Verbosity, WriteReply,
 };
+use crate::cursor::Cursor;
+use crate::gather::{Gather, unexpected};
 use crate::peer::{Operation, OperationReply};
+use crate::read::{first_batch, nothing, scan_of};
+use crate::resolve::{Place, places_of, sole_place};
 use crate::retry::{is_refusal, is_stale};
-use crate::{OperationContext, Router};
+use crate::{OperationContext, Router, parse};
 
 impl Router {
     /// `insert`. Creates the collection when it is absent. On return: fsynced on a majority.
     pub async fn insert(&self, cx: &OperationContext, command: InsertCommand) -> Result<WriteReply> {
         let cx = &self.identified(cx);
         let mut tried = None;
-        if let Some(record) = self.led(&command.namespace) {
-            let outcome = self.insert_here(cx, Some(&record), command.clone()).await;
+        if let Some(place) = self.led(&command.namespace) {
+            let outcome = self.insert_here(cx, Some(&place), command.clone()).await;
             if !has_moved(&outcome) {
                 return outcome;
             }
-            tried = may_be_done(&outcome).then_some(record.id);
+            tried = may_be_done(&outcome).then_some(place.record.id);
         }
         let (namespace, create) = (command.namespace.clone(), true);
         match Box::pin(self.route(cx, &namespace, create, tried, Operation::Insert(command))).await? {
@@ -38,12 +42,12 @@ impl Router {
     pub async fn update(&self, cx: &OperationContext, command: UpdateCommand) -> Result<WriteReply> {
         let cx = &self.identified(cx);
         let mut tried = None;
-        if let Some(record) = self.led(&command.namespace) {
-            let outcome = self.update_here(cx, Some(&record), command.clone()).await;
+        if let Some(place) = self.led(&command.namespace) {
+            let outcome = self.update_here(cx, Some(&place), command.clone()).await;
             if !has_moved(&outcome) {
                 return outcome;
             }
-            tried = may_be_done(&outcome).then_some(record.id);
+            tried = may_be_done(&outcome).then_some(place.record.id);
         }
         let create = command.statements.iter().any(|statement| statement.upsert);
         let namespace = command.namespace.clone();
@@ -57,12 +61,12 @@ impl Router {
     pub async fn delete(&self, cx: &OperationContext, command: DeleteCommand) -> Result<WriteReply> {
         let cx = &self.identified(cx);
         let mut tried = None;
-        if let Some(record) = self.led(&command.namespace) {
-            let outcome = self.delete_here(cx, Some(&record), command.clone()).await;
+        if let Some(place) = self.led(&command.namespace) {
+            let outcome = self.delete_here(cx, Some(&place), command.clone()).await;
             if !has_moved(&outcome) {
                 return outcome;
             }
-            tried = may_be_done(&outcome).then_some(record.id);
+            tried = may_be_done(&outcome).then_some(place.record.id);
         }
         let (namespace, create) = (command.namespace.clone(), false);
         match Box::pin(self.route(cx, &namespace, create, tried, Operation::Delete(command))).await? {
@@ -79,12 +83,12 @@ impl Router {
     ) -> Result<FindAndModifyReply> {
         let cx = &self.identified(cx);
         let mut tried = None;
-        if let Some(record) = self.led(&command.namespace) {
-            let outcome = self.find_and_modify_here(cx, Some(&record), command.clone()).await;
+        if let Some(place) = self.led(&command.namespace) {
+            let outcome = self.find_and_modify_here(cx, Some(&place), command.clone()).await;
             if !has_moved(&outcome) {
                 return outcome;
             }
-            tried = may_be_done(&outcome).then_some(record.id);
+            tried = may_be_done(&outcome).then_some(place.record.id);
         }
         let create = matches!(command.action, FindAndModifyAction::Update { upsert: true, .. });
         let namespace = command.namespace.clone();
@@ -96,29 +100,55 @@ impl Router {
 
     /// `find`. A collection that does not exist has no documents.
     pub async fn find(&self, cx: &OperationContext, command: FindCommand) -> Result<CursorReply> {
-        if cx.reads.mode == ReadMode::Primary && self.led(&command.namespace).is_some() {
-            let outcome = self.find_here(cx, command.clone()).await;
-            if !has_moved(&outcome) {
-                return outcome;
-            }
-        }
-        let namespace = command.namespace.clone();
-        match Box::pin(self.route_by_preference(cx, &namespace, Operation::Find(command))).await? {
-            OperationReply::Cursor(reply) => Ok(reply),
-            other => Err(unexpected(&other)),
-        }
+        let namespace = command.namespace.to_string();
+        let size = first_batch(command.batch_size);
+        let (scan, single_batch) = scan_of(command, &size);
+        let Some(mut gather) = self.begin_find(cx, scan).await? else { return Ok(nothing(namespace)) };
+        let mut batch = Vec::new();
+        let more = self.fill_gather(cx, &mut gather, &size, &mut batch).await?;
+        let cursor = (more && !single_batch).then(|| Cursor::Find(Box::new(gather)));
+        self.reply(cx, namespace, cursor, batch)
     }
 
-    /// `count`. Without a filter it costs one key, however large the collection.
+    /// The documents that a find means, from all shards that may have some. `None` when there is no collection.
+    async fn begin_find(&self, cx: &OperationContext, scan: ScanCommand) -> Result<Option<Gather>> {
+        let variables = parse::variables(scan.variables.as_ref());
+        let Some(record) = self.collection(&scan.namespace).await? else {
+            // What is wrong with a command is said whether or not there is a collection.
+            self.scan_here(cx, None, scan).await?;
+            return Ok(None);
+        };
+        let place = match sole_place(&record) {
+            Some(place) => place,
+            None => {
+                let filter = parse::filter(scan.filter.as_ref(), &variables)?;
+                let mut places = places_of(&record, &filter);
+                match places.len() {
+                    1 => places.remove(0),
+                    _ => return Ok(Some(self.gather(cx, &record, &filter, scan))),
+                }
+            }
+        };
+        if cx.reads.mode == ReadMode::Primary && self.leads(&place) {
+            let outcome = self.scan_here(cx, Some(&place), scan.clone()).await;
+            if !has_moved(&outcome) {
+                let reply = outcome?;
+                return Ok(Some(self.gather_after(cx, place, scan, reply)));
+            }
+        }
+        Ok(Some(self.gather_from(cx, place, scan)))
+    }
+
+    /// `count`. Without a filter it costs one key for each shard, however large the collection.
     pub async fn count(&self, cx: &OperationContext, command: CountCommand) -> Result<u64> {
-        if cx.reads.mode == ReadMode::Primary && self.led(&command.namespace).is_some() {
-            let outcome = self.count_here(cx, command.clone()).await;
+        if let Some(place) = self.led_for_read(cx, &command.namespace) {
+            let outcome = self.count_here(cx, Some(&place), command.clone()).await;
             if !has_moved(&outcome) {
                 return outcome;
             }
         }
         let namespace = command.namespace.clone();
-        match Box::pin(self.route_by_preference(cx, &namespace, Operation::Count(command))).await? {
+        match Box::pin(self.route(cx, &namespace, false, None, Operation::Count(command))).await? {
             OperationReply::Count(reply) => Ok(reply),
             other => Err(unexpected(&other)),
         }
@@ -126,30 +156,15 @@ impl Router {
 
     /// `distinct`, in BSON order. Fails with 17217 when the values exceed the size of a document.
     pub async fn distinct(&self, cx: &OperationContext, command: DistinctCommand) -> Result<Vec<Bson>> {
-        if cx.reads.mode == ReadMode::Primary && self.led(&command.namespace).is_some() {
-            let outcome = self.distinct_here(cx, command.clone()).await;
+        if let Some(place) = self.led_for_read(cx, &command.namespace) {
+            let outcome = self.distinct_here(cx, Some(&place), command.clone()).await;
             if !has_moved(&outcome) {
                 return outcome;
             }
         }
         let namespace = command.namespace.clone();
-        match Box::pin(self.route_by_preference(cx, &namespace, Operation::Distinct(command))).await? {
+        match Box::pin(self.route(cx, &namespace, false, None, Operation::Distinct(command))).await? {
             OperationReply::Values(reply) => Ok(reply),
-            other => Err(unexpected(&other)),
-        }
-    }
-
-    /// `aggregate`. A collection that does not exist has no documents.
-    pub async fn aggregate(&self, cx: &OperationContext, command: AggregateCommand) -> Result<CursorReply> {
-        if cx.reads.mode == ReadMode::Primary && self.led(&command.namespace).is_some() {
-            let outcome = self.aggregate_here(cx, command.clone()).await;
-            if !has_moved(&outcome) {
-                return outcome;
-            }
-        }
-        let namespace = command.namespace.clone();
-        match Box::pin(self.route_by_preference(cx, &namespace, Operation::Aggregate(command))).await? {
-            OperationReply::Cursor(reply) => Ok(reply),
             other => Err(unexpected(&other)),
         }
     }
@@ -198,16 +213,16 @@ impl Router {
         }
     }
 
-    async fn route_by_preference(
-        &self,
-        cx: &OperationContext,
-        namespace: &Namespace,
-        operation: Operation,
-    ) -> Result<OperationReply> {
-        match cx.reads.mode {
-            ReadMode::Primary => self.route(cx, namespace, false, None, operation).await,
-            _ => self.route_read(cx, namespace, operation).await,
-        }
+    /// The collection's only shard, if this node's replica of it leads, as far as it knows.
+    pub(crate) fn led(&self, namespace: &Namespace) -> Option<Place> {
+        let catalog = self.catalog_copy();
+        let place = sole_place(catalog.find(namespace)?)?;
+        self.leads(&place).then_some(place)
+    }
+
+    /// The same for a read that shall go to the primary.
+    fn led_for_read(&self, cx: &OperationContext, namespace: &Namespace) -> Option<Place> {
+        (cx.reads.mode == ReadMode::Primary).then(|| self.led(namespace)).flatten()
     }
 
     async fn routed_document(
@@ -240,8 +255,4 @@ fn has_moved<T>(outcome: &Result<T>) -> bool {
 /// Whether a write that failed may have been done all the same.
 fn may_be_done<T>(outcome: &Result<T>) -> bool {
     !outcome.as_ref().is_err_and(is_refusal)
-}
-
-fn unexpected(reply: &OperationReply) -> Error {
-    Error::new(Code::INTERNAL_ERROR, format!("a shard answered something else than it was asked: {reply:?}"))
 }

@@ -6,12 +6,10 @@
 //! as it is by then; the shard commits "ready"; the catalog commits "ready". What cannot be built is "failed" in the catalog,
 //! with the reason, for whoever asked.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use base::{CollectionId, IndexId, Namespace, Result};
+use base::{CollectionId, IndexId, Namespace, Result, ShardId};
 use catalog::{CollectionRecord, Command, IndexFailure, IndexSpec, IndexState};
-use parking_lot::Mutex;
 use query::evaluate::{ConfigChange, ShardCommand, ShardReply};
 use replica::ShardHandle;
 use storage::Direction;
@@ -25,43 +23,13 @@ const BACKFILL_BATCH: usize = 500;
 /// Index entries that one purge entry removes.
 const PURGE_BATCH: usize = 2_000;
 
-/// What runs on this node in the background: builds and purges of an index of a collection.
-#[derive(Clone, Default)]
-pub(crate) struct Builds {
-    running: Arc<Mutex<BTreeSet<(CollectionId, IndexId)>>>,
-}
-
-/// Takes a piece of work off the list when it ends, on whatever path.
-struct Running {
-    builds: Builds,
-    keys: Vec<(CollectionId, IndexId)>,
-}
-
-impl Builds {
-    /// Lists the work. `None` when part of it is going on already.
-    fn begin(&self, keys: Vec<(CollectionId, IndexId)>) -> Option<Running> {
-        let mut running = self.running.lock();
-        if keys.iter().any(|key| running.contains(key)) {
-            return None;
-        }
-        running.extend(keys.iter().copied());
-        Some(Running { builds: self.clone(), keys })
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let mut running = self.builds.running.lock();
-        self.keys.iter().for_each(|key| {
-            running.remove(key);
-        });
-    }
-}
+/// An index of a collection in a shard.
+pub(crate) type BuildKey = (ShardId, CollectionId, IndexId);
 
 impl Router {
     /// Builds an index in the background, unless that is going on already.
     pub(crate) fn build_index(&self, record: &Arc<CollectionRecord>, spec: &IndexSpec, shard: &ShardHandle) {
-        let Some(running) = self.builds.begin(vec![(record.id, spec.id)]) else { return };
+        let Some(running) = self.builds.begin(vec![(shard.shard(), record.id, spec.id)]) else { return };
         let builder =
             Builder { shard: shard.clone(), namespace: record.namespace.clone(), spec: spec.clone() };
         let (router, collection) = (self.shared(), record.id);
@@ -72,7 +40,7 @@ impl Router {
             let built = builder.run().await;
             let index = builder.spec.id;
             let command = match built {
-                Ok(()) => Command::IndexReady { collection, index },
+                Ok(()) => Command::IndexReady { collection, index, shard: builder.shard.shard() },
                 Err(error) if ends_command(&error) => {
                     tracing::debug!(%error, index = %builder.spec.name, "an index build stops here");
                     // A shard that is ending refuses at once, and would again.
@@ -106,7 +74,7 @@ impl Router {
 
     /// Removes the entries of dropped indexes in the background, then forgets the indexes.
     pub(crate) fn purge_indexes(&self, collection: CollectionId, shard: &ShardHandle, indexes: Vec<IndexId>) {
-        let keys = indexes.iter().map(|index| (collection, *index)).collect();
+        let keys = indexes.iter().map(|index| (shard.shard(), collection, *index)).collect();
         let Some(running) = self.builds.begin(keys) else { return };
         let (router, shard) = (self.shared(), shard.clone());
         self.spawner.spawn(Box::pin(async move {

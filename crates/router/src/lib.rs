@@ -26,13 +26,16 @@
 
 mod administer;
 mod aggregate;
+mod background;
 mod catalog_access;
 pub mod command;
+mod copy_shard;
 mod cursor;
 mod definition;
 mod explain;
 mod find_and_modify;
 mod front;
+mod gather;
 mod group_steps;
 mod index_build;
 mod nodes;
@@ -45,8 +48,13 @@ mod resolve;
 mod retry;
 mod room;
 mod route;
+mod scan;
 mod search;
+mod seek;
 mod serve;
+pub mod sharding;
+mod spread;
+mod spread_explain;
 mod statistics;
 mod status;
 mod target;
@@ -67,6 +75,7 @@ pub use administer::NodeProgress;
 pub use aggregate::ROUTER_STAGES;
 pub use command::OperationContext;
 pub use nodes::{FIRST_NODE, found_cluster};
+pub use sharding::{ShardRequest, ShardSelector};
 
 /// How far a cluster time may be ahead of this node's clock.
 const CLUSTER_TIME_AHEAD_SECONDS_MAX: u64 = 3_600;
@@ -100,13 +109,16 @@ pub struct Router {
     entropy: Arc<dyn Entropy>,
     spawner: Arc<dyn Spawner>,
     cursors: cursor::Registry,
-    builds: index_build::Builds,
+    builds: background::Running<index_build::BuildKey>,
+    copies: background::Running<ShardId>,
     reconciling: tokio::sync::Mutex<()>,
     /// Rung when this node may not be what the catalog says.
     unreconciled: tokio::sync::Notify,
     no_room: arc_swap::ArcSwapOption<room::NoRoom>,
     boot: BootId,
     requests: AtomicU64,
+    /// The highest round of a ballot that this router has drawn.
+    ballots: AtomicU64,
     /// Where other nodes said that a shard's primary is; for shards without a replica here.
     primaries: Mutex<BTreeMap<ShardId, NodeId>>,
     /// The cluster's time as this node knows it: above every time that it was told or has told.
@@ -129,11 +141,13 @@ impl Router {
             entropy: options.entropy,
             spawner: options.spawner,
             cursors: cursor::Registry::default(),
-            builds: index_build::Builds::default(),
+            builds: background::Running::default(),
+            copies: background::Running::default(),
             reconciling: tokio::sync::Mutex::new(()),
             unreconciled: tokio::sync::Notify::new(),
             no_room: arc_swap::ArcSwapOption::empty(),
             requests: AtomicU64::new(0),
+            ballots: AtomicU64::new(0),
             primaries: Mutex::default(),
             time: Mutex::new(HybridClock::starting_above(Timestamp::default())),
             seen: Mutex::default(),

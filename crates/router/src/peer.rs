@@ -11,9 +11,9 @@ use base::{Error, LogIndex, NodeId, RequestId, SessionId, ShardId};
 use bson::{Bson, Document};
 
 use crate::command::{
-    AggregateCommand, CollectionStats, CountCommand, CursorId, CursorReply, DeleteCommand, DistinctCommand,
-    ExplainCommand, FindAndModifyCommand, FindAndModifyReply, FindCommand, GetMoreCommand, InsertCommand,
-    UpdateCommand, Verbosity, WriteReply,
+    CollectionStats, CountCommand, CursorId, DeleteCommand, DistinctCommand, ExplainCommand,
+    FindAndModifyCommand, FindAndModifyReply, Found, InsertCommand, ScanCommand, ScanReply, ScanSize,
+    SeekCommand, SeekReply, UpdateCommand, Verbosity, WriteReply,
 };
 
 /// A request from one node to another.
@@ -21,6 +21,8 @@ use crate::command::{
 pub enum PeerRequest {
     /// A command on the documents of one shard, for the node of its primary.
     Operation(Box<RemoteOperation>),
+    /// Several of them, which the node executes at the same time.
+    Operations(Vec<RemoteOperation>),
     /// A change of the catalog, for the node of the catalog's leader.
     CatalogWrite(Box<catalog::Command>),
     /// Asks the catalog's leader for an index: who has applied it knows everything that was committed before.
@@ -46,6 +48,8 @@ pub struct RemoteOperation {
     pub identity: RequestId,
     /// The connection, on the sender, that it came by.
     pub connection: u64,
+    /// For a write of one document that may be in any shard: what the router found out before.
+    pub found: Option<Found>,
     /// For a read that any replica may answer: what the replica must have. `None` asks the primary.
     pub behind: Option<Behind>,
     /// What to do.
@@ -69,20 +73,27 @@ pub enum Operation {
     Update(UpdateCommand),
     Delete(DeleteCommand),
     FindAndModify(FindAndModifyCommand),
-    Find(FindCommand),
-    GetMore(GetMoreCommand),
+    Scan(ScanCommand),
+    /// The next batch of a scan.
+    Continue {
+        namespace: String,
+        cursor: CursorId,
+        size: ScanSize,
+    },
+    Seek(SeekCommand),
     KillCursors {
         namespace: String,
         cursors: Vec<CursorId>,
     },
     Count(CountCommand),
     Distinct(DistinctCommand),
-    Aggregate(AggregateCommand),
     Explain(ExplainCommand, Verbosity),
     CollectionStats(base::Namespace),
     Validate(base::Namespace),
     /// Brings the shard in line with the catalog as of now: on return no index that was dropped is in use.
     Reconcile,
+    /// A piece of a shard whose place this one is about to take.
+    Receive(query::evaluate::Batch),
 }
 
 impl Operation {
@@ -99,18 +110,24 @@ impl Operation {
 #[derive(Clone, Debug)]
 pub enum PeerReply {
     /// To `Operation`.
-    Operation {
-        /// The answer.
-        reply: Box<OperationReply>,
-        /// What the replica that gave it had applied by then.
-        applied: LogIndex,
-    },
+    Operation(Box<Executed>),
+    /// To `Operations`, in their order.
+    Operations(Vec<Result<Executed, PeerFailure>>),
     /// To `CatalogWrite`.
     CatalogWrite(Box<catalog::Reply>),
     /// To `CatalogIndex` and `ShardIndex`.
     Index(LogIndex),
     /// To `Status`: a document as `psdb status --json` has it for one node.
     Status(Document),
+}
+
+/// An answer to an [`Operation`], and who gave it.
+#[derive(Clone, Debug)]
+pub struct Executed {
+    /// The answer.
+    pub reply: OperationReply,
+    /// What the replica that gave it had applied by then.
+    pub applied: LogIndex,
 }
 
 /// An answer to an [`Operation`].
@@ -120,8 +137,12 @@ pub enum OperationReply {
     Write(WriteReply),
     /// To `FindAndModify`.
     FindAndModify(FindAndModifyReply),
-    /// To `Find`, `GetMore`, `Aggregate`.
-    Cursor(CursorReply),
+    /// To `Scan` and `Continue`.
+    Scan(ScanReply),
+    /// To `Seek`.
+    Seek(SeekReply),
+    /// To `Receive`: how far copying has come.
+    Received(query::state::Source),
     /// To `KillCursors`: those that were open.
     Killed(Vec<CursorId>),
     /// To `Count`.

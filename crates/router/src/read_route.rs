@@ -4,17 +4,17 @@
 //! go backwards, whichever of its replicas answer; a read of a causal session sees whatever was acknowledged before it.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
-use base::{Code, Error, LogIndex, Namespace, NodeId, Result, ShardId};
-use catalog::{CollectionRecord, ShardPlacement};
+use base::{Code, Error, LogIndex, NodeId, Result, ShardId};
+use catalog::ShardPlacement;
 
 use crate::catalog_access::unanswered;
-use crate::command::{ReadMode, ReadSource};
+use crate::command::{ReadMode, ReadPreference, ReadSource};
+use crate::gather::Asked;
 use crate::peer::{Behind, Operation, OperationReply, PeerFailure, PeerReply, PeerRequest, RemoteOperation};
-use crate::resolve::sole_shard;
-use crate::retry::{Attempts, is_stale};
+use crate::resolve::Place;
+use crate::retry::is_stale;
 use crate::route::no_primary;
 use crate::serve::check_fresh;
 use crate::{OperationContext, Router};
@@ -29,34 +29,41 @@ enum Choice {
 }
 
 impl Router {
-    /// Has a replica execute a read that the client's preference allows, and the next one where one does not answer.
-    pub(crate) async fn route_read(
+    /// Has a replica execute a read that the client's preference allows, and the next one where one does not answer. Says
+    /// which node did.
+    pub(crate) async fn read_by_preference(
         &self,
         cx: &OperationContext,
-        namespace: &Namespace,
+        place: &Place,
         operation: Operation,
-    ) -> Result<OperationReply> {
-        let mut attempts = Attempts::new(self);
-        loop {
-            let record = self.collection(namespace).await?;
-            let Some(record) = record else { return self.execute(cx, None, operation).await };
-            let placement = sole_shard(&record);
-            let mut error = unsatisfied(cx);
-            for choice in self.choices(cx, placement) {
-                let read = match choice {
-                    Choice::Primary => {
-                        self.attempt(cx, &record, self.next_request(), operation.clone()).await
-                    }
-                    Choice::Replica(node) => self.read_at(cx, &record, node, operation.clone()).await,
-                };
-                match read {
-                    Ok(reply) => return Ok(reply),
-                    Err(failed) if is_stale(&failed) => error = failed,
-                    Err(failed) => return Err(failed),
+    ) -> Result<(NodeId, OperationReply)> {
+        let mut error = unsatisfied(cx);
+        for choice in self.choices(cx, place.placement()) {
+            let read = match choice {
+                Choice::Primary => self.read_at_primary(cx, place, operation.clone()).await,
+                Choice::Replica(node) => {
+                    self.read_at(cx, place, node, operation.clone()).await.map(|reply| (node, reply))
                 }
+            };
+            match read {
+                Ok(answer) => return Ok(answer),
+                Err(failed) if is_stale(&failed) => error = failed,
+                Err(failed) => return Err(failed),
             }
-            attempts.again(self, cx, error).await?;
         }
+        Err(error)
+    }
+
+    async fn read_at_primary(
+        &self,
+        cx: &OperationContext,
+        place: &Place,
+        operation: Operation,
+    ) -> Result<(NodeId, OperationReply)> {
+        let reads = ReadPreference { mode: ReadMode::Primary, ..cx.reads.clone() };
+        let cx = &OperationContext { reads, ..cx.clone() };
+        let asked = Asked { place: place.clone(), node: None, operation };
+        Box::pin(self.attempt_one(cx, asked)).await
     }
 
     /// The replicas that the preference allows, in the order in which to try them.
@@ -98,11 +105,11 @@ impl Router {
     async fn read_at(
         &self,
         cx: &OperationContext,
-        record: &Arc<CollectionRecord>,
+        place: &Place,
         node: NodeId,
         operation: Operation,
     ) -> Result<OperationReply> {
-        let placement = sole_shard(record);
+        let placement = place.placement();
         let staleness_ms_max =
             cx.reads.staleness_max.map(|limit| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
         let behind = Behind { at_least: self.at_least(cx, placement).await?, staleness_ms_max };
@@ -110,22 +117,13 @@ impl Router {
             let replica = self.host.shard(placement.shard).ok_or_else(|| no_primary(placement.shard))?;
             check_fresh(&replica, &behind, node).map_err(unanswered)?;
             let here = OperationContext { source: ReadSource::Replica(behind.at_least), ..cx.clone() };
-            let reply = self.execute(&here, Some(record), operation).await?;
+            let reply = self.execute(&here, Some(place), operation).await?;
             self.note_seen(placement.shard, replica.applied_index());
             return Ok(reply);
         }
-        let request = RemoteOperation {
-            shard: placement.shard,
-            timeout_ms: self.time_left_ms(cx),
-            session: cx.session,
-            txn_number: None,
-            identity: self.next_request(),
-            connection: cx.connection,
-            behind: Some(behind),
-            operation,
-        };
-        let reply = self.ask(node, None, request).await.map_err(unanswered)?;
-        self.adopt(cx, node, placement.shard, reply)
+        let request =
+            RemoteOperation { behind: Some(behind), ..self.remote_operation(cx, placement.shard, operation) };
+        self.ask(node, None, request).await.map_err(unanswered)
     }
 
     /// The index that a replica must have applied: what this router has seen, or for a read in a causal session whatever

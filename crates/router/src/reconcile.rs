@@ -9,15 +9,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::id::CATALOG_SHARD;
-use base::{Code, CollectionId, Error, IndexId, Result};
+use base::{Code, CollectionId, Error, IndexId, Result, ShardId, Term};
 use catalog::balance::{self, Proposal};
 use catalog::placement::{self, GroupWanted};
 use catalog::{Catalog, CollectionRecord, CollectionState, Command, IndexSpec, IndexState, ShardPlacement};
+use document::ShardKey;
 use query::evaluate::{ConfigChange, ShardCommand};
-use query::state::{IndexStatus, ShardState};
+use query::state::{HashRange, IndexStatus, Reached, ShardIndex, ShardState, Source};
 use replica::{Membership, ShardHandle};
 
 use crate::Router;
+use crate::resolve::Place;
 use crate::retry::is_stale;
 
 /// How long nothing at all happens before everything is looked at again.
@@ -82,12 +84,12 @@ impl Router {
     }
 
     async fn reconcile_collection(&self, record: &Arc<CollectionRecord>) -> Result<bool> {
-        let mut pending = false;
-        for placement in &record.shard_map.shards {
+        let mut pending = record.reshard.is_some();
+        for placement in record.kept_shards() {
             if placement.members().all(|placed| placed.node != self.node) {
                 continue;
             }
-            self.start_replica(record, placement).await?;
+            self.start_replica(placement).await?;
             let Some(replica) = self.host.shard(placement.shard) else {
                 // It comes as a snapshot.
                 continue;
@@ -100,13 +102,42 @@ impl Router {
                 };
                 pending |= self.step_group(&wanted, &placement.leaving, &replica).await?;
                 self.lead_indexes(record, &replica).await?;
+                self.lead_reshard(record, &replica).await?;
             }
         }
+        self.drop_retired(record).await?;
         Ok(pending)
     }
 
+    /// What falls to the leader of a shard that others shall replace, or were to.
+    async fn lead_reshard(&self, record: &CollectionRecord, replica: &ShardHandle) -> Result<()> {
+        let reshard = record.reshard.as_deref();
+        if let Some(reshard) = reshard.filter(|reshard| reshard.sources.contains(&replica.shard())) {
+            self.copy_shard(record.id, reshard, replica);
+            return Ok(());
+        }
+        if replica.state().noting.is_some() {
+            // This node's copy of the catalog may be behind what the shard notes its changes for.
+            let now = self.catalog_now().await?;
+            self.reopen_shard(&now, replica).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes this node's replicas of shards that others have replaced, or that never came into use.
+    async fn drop_retired(&self, record: &CollectionRecord) -> Result<()> {
+        for placement in &record.retired {
+            for mine in placement.members().filter(|placed| placed.node == self.node) {
+                self.host.drop_replica(placement.shard).await?;
+                let gone = Command::ReplicaGone { collection: record.id, replica: mine.replica };
+                self.change_catalog(gone).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Starts this node's replica of a new shard. One that joins a shard later comes as a snapshot instead.
-    async fn start_replica(&self, record: &CollectionRecord, placement: &ShardPlacement) -> Result<()> {
+    async fn start_replica(&self, placement: &ShardPlacement) -> Result<()> {
         // With those that are on their way out: all founders must begin with the same ones.
         let founders = placement.members().filter(|placed| placed.founder);
         let Some(mine) = founders.clone().find(|placed| placed.node == self.node) else { return Ok(()) };
@@ -116,15 +147,12 @@ impl Router {
         // After a restart this node's copy may be older than what was done here: the replica may have been dropped, or have
         // moved away, and its id is never used again.
         let now = self.catalog_now().await?;
-        let is_placed = now.placement(placement.shard).is_some_and(|(record, now)| {
-            record.state == CollectionState::Active && now.members().any(|placed| placed == mine)
+        let placed = now.placement(placement.shard).filter(|(record, now)| {
+            let is_kept = record.kept_shards().any(|kept| kept.shard == placement.shard);
+            record.state == CollectionState::Active && is_kept && now.members().any(|placed| placed == mine)
         });
-        if !is_placed {
-            return Ok(());
-        }
-        let mut state = ShardState::new(record.id, record.shard_map.epoch);
-        state.hash_range =
-            query::state::HashRange { first: placement.first_hash(), last: placement.last_hash() };
+        let Some((record, _)) = placed else { return Ok(()) };
+        let state = first_state(record, placement);
         let membership = Membership::of_voters(founders.clone().map(|placed| (placed.replica, placed.node)));
         let replica = self
             .host
@@ -138,7 +166,7 @@ impl Router {
 
     /// Removes this node's replicas of a dropped collection, and tells the catalog.
     async fn drop_replicas(&self, record: &CollectionRecord) -> Result<()> {
-        for placement in &record.shard_map.shards {
+        for placement in record.all_shards() {
             for mine in placement.members().filter(|placed| placed.node == self.node) {
                 // Their views would keep the collection's files on the disk for as long as nobody reads on.
                 self.cursors.kill_namespace(&record.namespace.to_string());
@@ -197,14 +225,14 @@ impl Router {
         Ok(pending)
     }
 
-    /// On return no index of the collection is in use that the catalog has dropped by now. Fails as stale when this node's
-    /// replica does not lead.
-    pub(crate) async fn apply_index_drops(&self, collection: CollectionId) -> Result<()> {
+    /// On return no index is in use in the shard that the catalog has dropped by now. Fails as stale when this node's replica
+    /// does not lead.
+    pub(crate) async fn apply_index_drops(&self, place: &Place) -> Result<()> {
         let catalog = self.catalog_now().await?;
-        self.reconcile_one(collection).await?;
-        let Some(record) = catalog.collection(collection) else { return Ok(()) };
+        self.reconcile_one(place.record.id).await?;
+        let Some(record) = catalog.collection(place.record.id) else { return Ok(()) };
         // Whoever leads by now says what is in use: leadership may have been lost before it came to dropping.
-        let (_, state) = self.shard_of(record)?.read().await?;
+        let (_, state) = self.shard_of(place)?.read().await?;
         let used = state.indexes.iter().filter(|index| index.status != IndexStatus::Dropping);
         match used.map(|index| index.spec.id).find(|index| is_dropped(record, *index)) {
             Some(index) => {
@@ -239,6 +267,23 @@ impl Router {
         }
         Ok(())
     }
+}
+
+/// What every replica of a shard begins with.
+fn first_state(record: &CollectionRecord, placement: &ShardPlacement) -> ShardState {
+    let mut state = ShardState::new(record.id, placement.since);
+    state.hash_range = HashRange { first: placement.first_hash(), last: placement.last_hash() };
+    if let Some(birth) = record.birth(placement) {
+        state.shard_key = ShardKey::from(birth.shard_key.clone());
+        let source = |shard: &ShardId| {
+            let (shard, reached) = (*shard, Reached::default());
+            Source { shard, driver: Term(0), number: 0, reached }
+        };
+        state.receiving = birth.sources.iter().map(source).collect();
+        let index = |spec: &IndexSpec| ShardIndex::new(spec.clone(), IndexStatus::Ready);
+        state.indexes = birth.indexes.iter().map(index).collect();
+    }
+    state
 }
 
 /// Whether the catalog wants an index that a shard has gone.

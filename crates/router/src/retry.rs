@@ -38,6 +38,7 @@ pub(crate) fn ends_command(error: &Error) -> bool {
                 | Code::INTERRUPTED_AT_SHUTDOWN
                 | Code::MAX_TIME_MS_EXPIRED
                 | Code::OUT_OF_DISK_SPACE
+                | Code::WRITE_CONFLICT
                 | Code::SHUTDOWN_IN_PROGRESS
         )
 }

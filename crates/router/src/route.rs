@@ -1,35 +1,35 @@
-//! Brings an operation to the primary of its shard, and does so again until it is answered.
+//! Brings operations to the primaries of their shards, and does so again until they are answered.
 //!
-//! Called by `front` when this node's replica does not lead. Always holds: an operation that may write is sent with the same
+//! Called by `front` when this node's replica does not lead, or there are several shards. Always holds: an operation that may write is sent with the same
 //! identity every time; what the caller gets is the answer of one node that led when it gave it.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use base::{Code, CollectionId, Error, Namespace, NodeId, RequestId, Result, ShardId};
-use catalog::{CollectionRecord, ShardPlacement};
+use base::{Code, CollectionId, Error, Namespace, NodeId, Result, ShardId};
+use catalog::ShardPlacement;
+use futures::future::join_all;
 use replica::ShardHandle;
 
 use crate::catalog_access::unanswered;
-use crate::command::{CursorReply, GetMoreCommand};
-use crate::cursor::{Cursor, RemoteCursor};
-use crate::peer::{Operation, OperationReply, PeerFailure, PeerReply, PeerRequest, RemoteOperation};
-use crate::resolve::sole_shard;
+use crate::command::ReadMode;
+use crate::gather::Asked;
+use crate::peer::{
+    Executed, Operation, OperationReply, PeerFailure, PeerReply, PeerRequest, RemoteOperation,
+};
+use crate::resolve::{Place, sole_place};
 use crate::retry::{Attempts, RETRY_MS_MAX, is_refusal};
 use crate::{OperationContext, Router};
 
 impl Router {
-    /// The collection, if this node's replica of its shard leads, as far as it knows.
-    pub(crate) fn led(&self, namespace: &Namespace) -> Option<Arc<CollectionRecord>> {
-        let catalog = self.catalog_copy();
-        let record = catalog.find(namespace)?;
-        let replica = self.host.shard(sole_shard(record).shard)?;
-        self.is_here(&replica).then(|| Arc::clone(record))
+    /// The shard, if this node's replica of it leads, as far as it knows.
+    pub(crate) fn leads(&self, place: &Place) -> bool {
+        self.host.shard(place.shard).is_some_and(|replica| self.is_here(&replica))
     }
 
-    /// Has the primary execute an operation, wherever it is. Where there is no collection and `create` does not ask for
-    /// one, this node answers. A write that may have been done in a collection before, as `tried` says,
-    /// goes to no other.
+    /// Has the primaries of the shards that an operation is about execute it, wherever they are, and merges what they
+    /// answer. Where there is no collection and `create` does not ask for one, this node answers. A write that may have been
+    /// done in a collection before, as `tried` says, goes to no other.
     pub(crate) async fn route(
         &self,
         cx: &OperationContext,
@@ -38,7 +38,9 @@ impl Router {
         mut tried: Option<CollectionId>,
         operation: Operation,
     ) -> Result<OperationReply> {
-        let identity = cx.identity.unwrap_or_else(|| self.next_request());
+        let mut cx = cx.clone();
+        cx.identity.get_or_insert_with(|| self.next_request());
+        let cx = &cx;
         let mut attempts = Attempts::new(self);
         loop {
             let record = match create && tried.is_none() {
@@ -51,7 +53,11 @@ impl Router {
                 return Err(dropped_meanwhile(namespace));
             }
             let Some(record) = record else { return self.execute(cx, None, operation).await };
-            match self.attempt(cx, &record, identity, operation.clone()).await {
+            let executed = match sole_place(&record) {
+                Some(place) => self.attempt(cx, &place, operation.clone()).await,
+                None => self.spread(cx, &record, operation.clone()).await,
+            };
+            match executed {
                 Ok(reply) => return Ok(reply),
                 Err(error) => {
                     if !is_refusal(&error) {
@@ -73,39 +79,128 @@ impl Router {
         Ok(())
     }
 
+    /// Has a replica that the operation may go to execute it, once.
     pub(crate) async fn attempt(
         &self,
         cx: &OperationContext,
-        record: &Arc<CollectionRecord>,
-        identity: RequestId,
+        place: &Place,
         operation: Operation,
     ) -> Result<OperationReply> {
-        let placement = sole_shard(record);
-        let here = self.host.shard(placement.shard);
-        let Some(node) = self.primary_node(placement, here.as_ref()) else {
-            let replica = here.ok_or_else(|| no_primary(placement.shard))?;
+        let asked = Asked { place: place.clone(), node: None, operation };
+        self.attempt_one(cx, asked).await.map(|(_, reply)| reply)
+    }
+
+    /// The same, with the node that answered.
+    pub(crate) async fn attempt_one(
+        &self,
+        cx: &OperationContext,
+        asked: Asked,
+    ) -> Result<(NodeId, OperationReply)> {
+        let Asked { place, node, operation } = asked;
+        if node.is_none() && cx.reads.mode != ReadMode::Primary {
+            return self.read_by_preference(cx, &place, operation).await;
+        }
+        let here = self.host.shard(place.shard);
+        let Some(node) = node.or_else(|| self.primary_node(place.placement(), here.as_ref())) else {
+            let replica = here.ok_or_else(|| no_primary(place.shard))?;
             // An election is on its way, and this replica hears of its end as soon as anybody.
-            return self.await_primary(cx, &replica).await;
+            return Err(self.await_primary(cx, &replica).await);
         };
         if node == self.node {
-            return self.execute(cx, Some(record), operation).await;
+            let reply = self.execute(cx, Some(&place), operation).await?;
+            return Ok((node, reply));
         }
-        let request = RemoteOperation {
-            shard: placement.shard,
+        let request = self.remote_operation(cx, place.shard, operation);
+        match self.ask(node, here.as_ref(), request).await {
+            Ok(reply) => Ok((node, reply)),
+            Err(failure) => {
+                self.note_failure(place.shard, node, &failure);
+                Err(unanswered(failure))
+            }
+        }
+    }
+
+    /// Has several shards execute an operation each, all at the same time, with one call for all shards of a node. The
+    /// answers come in the order of what was asked.
+    pub(crate) async fn attempt_all(
+        &self,
+        cx: &OperationContext,
+        asked: Vec<Asked>,
+        calls: &mut u64,
+    ) -> Vec<Result<(NodeId, OperationReply)>> {
+        let mut by_node: BTreeMap<NodeId, Vec<(usize, Asked)>> = BTreeMap::new();
+        let mut single = Vec::new();
+        let count = asked.len();
+        for (at, one) in asked.into_iter().enumerate() {
+            match self.other_node(cx, &one) {
+                Some(node) => by_node.entry(node).or_default().push((at, one)),
+                None => single.push((at, one)),
+            }
+        }
+        *calls += by_node.len() as u64 + single.len() as u64;
+        let singles =
+            single.into_iter().map(|(at, one)| async move { vec![(at, self.attempt_one(cx, one).await)] });
+        let together = by_node.into_iter().map(|(node, many)| self.attempt_on(cx, node, many));
+        let (singles, together) = futures::join!(join_all(singles), join_all(together));
+        let mut answers: Vec<_> = singles.into_iter().chain(together).flatten().collect();
+        answers.sort_by_key(|(at, _)| *at);
+        assert_eq!(answers.len(), count, "whatever is asked is answered");
+        answers.into_iter().map(|(_, answer)| answer).collect()
+    }
+
+    /// The node that an operation goes to, if that is another one for sure.
+    fn other_node(&self, cx: &OperationContext, asked: &Asked) -> Option<NodeId> {
+        let by_role = || match cx.reads.mode {
+            ReadMode::Primary => {
+                let here = self.host.shard(asked.place.shard);
+                self.primary_node(asked.place.placement(), here.as_ref())
+            }
+            _ => None,
+        };
+        asked.node.or_else(by_role).filter(|node| *node != self.node)
+    }
+
+    /// One call to another node.
+    async fn attempt_on(
+        &self,
+        cx: &OperationContext,
+        node: NodeId,
+        many: Vec<(usize, Asked)>,
+    ) -> Vec<(usize, Result<(NodeId, OperationReply)>)> {
+        let shards: Vec<(usize, ShardId)> = many.iter().map(|(at, asked)| (*at, asked.place.shard)).collect();
+        let here = shards.first().and_then(|(_, shard)| self.host.shard(*shard));
+        let requests: Vec<RemoteOperation> = many
+            .into_iter()
+            .map(|(_, asked)| self.remote_operation(cx, asked.place.shard, asked.operation))
+            .collect();
+        let answers = self.ask_many(node, here.as_ref(), requests).await;
+        let note = |((at, shard), answer): ((usize, ShardId), Result<OperationReply, PeerFailure>)| {
+            let answer = answer.map_err(|failure| {
+                self.note_failure(shard, node, &failure);
+                unanswered(failure)
+            });
+            (at, answer.map(|reply| (node, reply)))
+        };
+        shards.into_iter().zip(answers).map(note).collect()
+    }
+
+    /// An operation as it goes to another node.
+    pub(crate) fn remote_operation(
+        &self,
+        cx: &OperationContext,
+        shard: ShardId,
+        operation: Operation,
+    ) -> RemoteOperation {
+        RemoteOperation {
+            shard,
             timeout_ms: self.time_left_ms(cx),
             session: cx.session,
             txn_number: cx.txn_number,
-            identity,
+            identity: cx.identity.unwrap_or_else(|| self.next_request()),
             connection: cx.connection,
+            found: cx.found.clone(),
             behind: None,
             operation,
-        };
-        match self.ask(node, here.as_ref(), request).await {
-            Ok(reply) => self.adopt(cx, node, placement.shard, reply),
-            Err(failure) => {
-                self.note_failure(placement.shard, node, &failure);
-                Err(unanswered(failure))
-            }
         }
     }
 
@@ -128,11 +223,11 @@ impl Router {
         others.get(drawn).copied()
     }
 
-    async fn await_primary(&self, cx: &OperationContext, replica: &ShardHandle) -> Result<OperationReply> {
+    async fn await_primary(&self, cx: &OperationContext, replica: &ShardHandle) -> Error {
         let wait = Duration::from_millis(self.time_left_ms(cx).min(1_000));
         // However the wait ends, the next attempt looks again.
         let _ = tokio::time::timeout(wait, replica.leader_changed(None)).await;
-        Err(no_primary(replica.shard()))
+        no_primary(replica.shard())
     }
 
     /// Sends an operation to `node`, and stops waiting when this node's replica hears of another primary: the answer of the
@@ -144,29 +239,60 @@ impl Router {
         request: RemoteOperation,
     ) -> Result<OperationReply, PeerFailure> {
         let (shard, timeout) = (request.shard, Duration::from_millis(request.timeout_ms));
-        let call = self.peers.call(node, PeerRequest::Operation(Box::new(request)), timeout);
+        match self.call(node, here, PeerRequest::Operation(Box::new(request)), timeout).await? {
+            PeerReply::Operation(executed) => Ok(self.noted(shard, *executed)),
+            other => Err(wrong_answer(node, &other)),
+        }
+    }
+
+    /// Sends several operations to `node` in one call. `here` is a replica of the first one's shard.
+    async fn ask_many(
+        &self,
+        node: NodeId,
+        here: Option<&ShardHandle>,
+        requests: Vec<RemoteOperation>,
+    ) -> Vec<Result<OperationReply, PeerFailure>> {
+        let shards: Vec<ShardId> = requests.iter().map(|request| request.shard).collect();
+        let timeout_ms = requests.iter().map(|request| request.timeout_ms).max().unwrap_or_default();
+        let timeout = Duration::from_millis(timeout_ms);
+        let failure = match self.call(node, here, PeerRequest::Operations(requests), timeout).await {
+            Ok(PeerReply::Operations(answers)) if answers.len() == shards.len() => {
+                let note = |(shard, answer): (&ShardId, Result<Executed, PeerFailure>)| {
+                    answer.map(|executed| self.noted(*shard, executed))
+                };
+                return shards.iter().zip(answers).map(note).collect();
+            }
+            Ok(other) => wrong_answer(node, &other),
+            Err(failure) => failure,
+        };
+        shards.iter().map(|_| Err(failure.clone())).collect()
+    }
+
+    async fn call(
+        &self,
+        node: NodeId,
+        here: Option<&ShardHandle>,
+        request: PeerRequest,
+        timeout: Duration,
+    ) -> Result<PeerReply, PeerFailure> {
+        let call = self.peers.call(node, request, timeout);
         let moved = async {
             match here {
                 Some(replica) => replica.leader_changed(replica.leader()).await,
                 None => std::future::pending().await,
             }
         };
-        let answer = tokio::select! {
+        tokio::select! {
             biased;
-            answer = call => answer?,
-            () = moved => return Err(PeerFailure::Unreachable("the shard's primary has changed".to_owned())),
-        };
-        match answer {
-            PeerReply::Operation { reply, applied } => {
-                self.note_seen(shard, applied);
-                Ok(*reply)
-            }
-            other => {
-                let message = format!("{node} answered something else than it was asked: {other:?}");
-                let error = Error::new(Code::INTERNAL_ERROR, message);
-                Err(PeerFailure::Refused { error, primary: None })
-            }
+            answer = call => answer,
+            () = moved => Err(PeerFailure::Unreachable("the shard's primary has changed".to_owned())),
         }
+    }
+
+    /// An answer, once it is noted how far the replica was that gave it.
+    fn noted(&self, shard: ShardId, executed: Executed) -> OperationReply {
+        self.note_seen(shard, executed.applied);
+        executed.reply
     }
 
     fn note_failure(&self, shard: ShardId, asked: NodeId, failure: &PeerFailure) {
@@ -182,59 +308,18 @@ impl Router {
         }
     }
 
-    /// Registers a cursor that another node holds.
-    pub(crate) fn adopt(
-        &self,
-        cx: &OperationContext,
-        node: NodeId,
-        shard: ShardId,
-        reply: OperationReply,
-    ) -> Result<OperationReply> {
-        match reply {
-            OperationReply::Cursor(CursorReply { cursor: Some(cursor), namespace, batch }) => {
-                let remote = Cursor::Remote(RemoteCursor { node, shard, cursor });
-                self.reply(cx, namespace, Some(remote), batch).map(OperationReply::Cursor)
-            }
-            other => Ok(other),
-        }
-    }
-
-    /// Asks the node that holds a cursor for its next batch. A cursor ends with its node.
-    pub(crate) async fn continue_remote(
-        &self,
-        cx: &OperationContext,
-        remote: &RemoteCursor,
-        command: GetMoreCommand,
-    ) -> Result<CursorReply> {
-        let request = RemoteOperation {
-            shard: remote.shard,
-            timeout_ms: self.time_left_ms(cx),
-            session: cx.session,
-            txn_number: None,
-            identity: self.next_request(),
-            connection: cx.connection,
-            behind: None,
-            operation: Operation::GetMore(command),
-        };
-        match self.ask(remote.node, None, request).await {
-            Ok(OperationReply::Cursor(reply)) => Ok(reply),
-            Ok(other) => {
-                Err(Error::new(Code::INTERNAL_ERROR, format!("not an answer to getMore: {other:?}")))
-            }
-            Err(PeerFailure::Unreachable(reason)) => {
-                let message = format!("cursor id {} was on a node that is gone: {reason}", remote.cursor.0);
-                Err(Error::new(Code::CURSOR_NOT_FOUND, message))
-            }
-            Err(PeerFailure::Refused { error, .. }) => Err(error),
-        }
-    }
-
     /// Milliseconds until nobody waits for the operation any more.
     pub(crate) fn time_left_ms(&self, cx: &OperationContext) -> u64 {
         let now = self.clock.monotonic();
         let left = cx.deadline.map(|deadline| deadline.since(now).as_millis());
         left.map_or(RETRY_MS_MAX, |left| u64::try_from(left).unwrap_or(RETRY_MS_MAX).clamp(1, RETRY_MS_MAX))
     }
+}
+
+fn wrong_answer(node: NodeId, reply: &PeerReply) -> PeerFailure {
+    let message = format!("{node} answered something else than it was asked: {reply:?}");
+    let error = Error::new(Code::INTERNAL_ERROR, message);
+    PeerFailure::Refused { error, primary: None }
 }
 
 fn dropped_meanwhile(namespace: &Namespace) -> Error {

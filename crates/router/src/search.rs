@@ -5,18 +5,19 @@ use std::time::Duration;
 
 use base::{Code, Error, LogIndex, Result};
 use bytes::Bytes;
-use catalog::CollectionRecord;
 use document::filter::Filter;
 use document::sort::SortSpec;
 use document::{DocBuf, EvalContext, Value};
 use query::Failure;
-use query::execute::{FindExecutor, FindRequest, Progress, Slice};
+use query::execute::{FindExecutor, FindRequest, HashScope, Progress, Slice};
 use query::plan::{Hint as IndexHint, PlanRequest, plan};
+use query::position::Position;
 use query::state::ShardState;
 use replica::{ReadView, ShardHandle};
 use storage::View;
 
 use crate::command::{Hint, ReadSource};
+use crate::resolve::Place;
 use crate::retry::is_stale;
 use crate::write::WriteContext;
 use crate::{OperationContext, Router};
@@ -42,6 +43,10 @@ pub(crate) struct ReadRequest {
     pub(crate) limit: Option<u64>,
     pub(crate) hint: Option<Hint>,
     pub(crate) context: EvalContext,
+    /// Behind which position of an earlier read it goes on.
+    pub(crate) after: Option<Position>,
+    /// Only a part of the shard's documents.
+    pub(crate) scope: Option<HashScope>,
 }
 
 impl Router {
@@ -52,7 +57,7 @@ impl Router {
         search: &Search,
         limit: usize,
     ) -> Result<Vec<Bytes>> {
-        let Some(record) = context.record else { return Ok(Vec::new()) };
+        let Some(place) = context.place else { return Ok(Vec::new()) };
         let (sort, hint) = order(search.sort.as_ref(), search.hint.clone())?;
         let request = ReadRequest {
             filter: Arc::clone(&search.filter),
@@ -61,8 +66,10 @@ impl Router {
             limit: (limit != usize::MAX).then_some(limit as u64),
             hint,
             context: self.eval_context(context.variables.clone()),
+            after: None,
+            scope: None,
         };
-        let Some(mut executor) = self.start_read(context.cx, record, &request).await? else {
+        let Some(mut executor) = self.start_read(context.cx, place, &request).await? else {
             return Ok(Vec::new());
         };
         let mut found = Vec::new();
@@ -82,35 +89,40 @@ impl Router {
     pub(crate) async fn start_read(
         &self,
         cx: &OperationContext,
-        record: &Arc<CollectionRecord>,
+        place: &Place,
         request: &ReadRequest,
     ) -> Result<Option<FindExecutor>> {
-        let Some((view, state)) = self.view(cx, record).await? else { return Ok(None) };
+        let Some((view, state)) = self.view(cx, place).await? else { return Ok(None) };
         self.executor(view, &state, request).map(Some)
     }
 
-    /// A view of a collection's shard as of now. `None` when the collection was dropped meanwhile; fails as stale when
+    /// A view of a shard as of now. `None` when the collection was dropped meanwhile; fails as stale when
     /// this node's replica does not lead.
     pub(crate) async fn view(
         &self,
         cx: &OperationContext,
-        record: &Arc<CollectionRecord>,
+        place: &Place,
     ) -> Result<Option<(Arc<dyn View>, Arc<ShardState>)>> {
-        let read = match (self.shard_of(record), cx.source) {
+        let read = match (self.shard_of(place), cx.source) {
             (Ok(shard), ReadSource::Primary) => shard.read().await,
             (Ok(shard), ReadSource::Replica(at_least)) => self.read_behind(cx, &shard, at_least).await,
             (Err(error), _) => Err(error),
         };
         match read {
+            // Others have taken its place, or it has not taken that of others.
+            Ok((_, state)) if !state.serves() => self.dropped_or(place, not_serving(place)).await,
             Ok(pair) => Ok(Some(pair)),
-            Err(error) if is_stale(&error) => {
-                let current = self.catalog_now().await?;
-                match current.find(&record.namespace).is_some_and(|found| found.id == record.id) {
-                    true => Err(error),
-                    false => Ok(None),
-                }
-            }
+            Err(error) if is_stale(&error) => self.dropped_or(place, error).await,
             Err(error) => Err(error),
+        }
+    }
+
+    /// `None` when the collection was dropped; else the error.
+    async fn dropped_or<T>(&self, place: &Place, error: Error) -> Result<Option<T>> {
+        let (current, record) = (self.catalog_now().await?, &place.record);
+        match current.find(&record.namespace).is_some_and(|found| found.id == record.id) {
+            true => Err(error),
+            false => Ok(None),
         }
     }
 
@@ -143,9 +155,11 @@ impl Router {
             sort: request.sort.clone(),
             skip: request.skip,
             limit: request.limit,
+            scope: request.scope.clone(),
             context: request.context.clone(),
         };
-        Ok(FindExecutor::new(Arc::new(plan), find, view))
+        let after = request.after.clone().unwrap_or_default();
+        Ok(FindExecutor::new_after(Arc::new(plan), find, view, after))
     }
 
     /// Chooses the way to the documents.
@@ -161,6 +175,7 @@ impl Router {
             sort: request.sort.as_deref(),
             hint: hint.as_ref(),
             limit: request.limit.map(|limit| limit.saturating_add(request.skip)),
+            after: request.after.as_ref(),
         };
         self.step(plan(state, view, &wanted))
     }
@@ -182,6 +197,14 @@ impl Router {
             }
         })
     }
+}
+
+fn not_serving(place: &Place) -> Error {
+    let message = format!(
+        "{} of {} does not serve: its shards are being cut anew",
+        place.shard, place.record.namespace
+    );
+    Error::new(Code::STALE_CONFIG, message)
 }
 
 /// Parses a sort, for which an index may be hinted at; an empty one is none. A sort by `$natural` is no sort but the

@@ -3,15 +3,19 @@
 //! Called by `rpc`, one task for each request. Always holds: an operation is executed only where this node's replica leads
 //! as far as it knows; a refusal says who does.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use base::{Code, Error, LogIndex, NodeId, Result, ShardId};
-use catalog::{CollectionRecord, CollectionState};
+use catalog::CollectionState;
+use futures::future::join_all;
+use query::evaluate::{ShardCommand, ShardReply};
 use replica::{ReplicaHandle, StateMachine};
 
 use crate::command::ReadSource;
-use crate::peer::{Behind, Operation, OperationReply, PeerFailure, PeerReply, PeerRequest, RemoteOperation};
+use crate::peer::{
+    Behind, Executed, Operation, OperationReply, PeerFailure, PeerReply, PeerRequest, RemoteOperation,
+};
+use crate::resolve::Place;
 use crate::{OperationContext, Router};
 
 /// Connections of other nodes are counted apart from this node's own.
@@ -21,7 +25,14 @@ impl Router {
     /// Answers a request of another node.
     pub async fn serve_peer(&self, from: NodeId, request: PeerRequest) -> Result<PeerReply, PeerFailure> {
         match request {
-            PeerRequest::Operation(operation) => self.serve_operation(from, *operation).await,
+            PeerRequest::Operation(operation) => {
+                let executed = self.serve_operation(from, *operation).await?;
+                Ok(PeerReply::Operation(Box::new(executed)))
+            }
+            PeerRequest::Operations(operations) => {
+                let each = operations.into_iter().map(|operation| self.serve_operation(from, operation));
+                Ok(PeerReply::Operations(join_all(each).await))
+            }
             PeerRequest::CatalogWrite(command) => {
                 let replica = self.catalog_replica();
                 self.check_leads(&replica)?;
@@ -38,59 +49,72 @@ impl Router {
         }
     }
 
-    /// Executes an operation on this node's replica of the collection's shard; `None` where there is no such collection. A
-    /// write goes to this collection or nowhere. Fails as stale when the replica does not lead.
+    /// Executes an operation on this node's replica of a shard; `None` where there is no such collection. A write goes to this
+    /// shard or nowhere. Fails as stale when the replica does not lead.
     pub(crate) async fn execute(
         &self,
         cx: &OperationContext,
-        record: Option<&Arc<CollectionRecord>>,
+        place: Option<&Place>,
         operation: Operation,
     ) -> Result<OperationReply> {
         Ok(match operation {
-            Operation::Insert(command) => OperationReply::Write(self.insert_here(cx, record, command).await?),
-            Operation::Update(command) => OperationReply::Write(self.update_here(cx, record, command).await?),
-            Operation::Delete(command) => OperationReply::Write(self.delete_here(cx, record, command).await?),
+            Operation::Insert(command) => OperationReply::Write(self.insert_here(cx, place, command).await?),
+            Operation::Update(command) => OperationReply::Write(self.update_here(cx, place, command).await?),
+            Operation::Delete(command) => OperationReply::Write(self.delete_here(cx, place, command).await?),
             Operation::FindAndModify(command) => {
-                OperationReply::FindAndModify(self.find_and_modify_here(cx, record, command).await?)
+                OperationReply::FindAndModify(self.find_and_modify_here(cx, place, command).await?)
             }
-            Operation::Find(command) => OperationReply::Cursor(self.find_here(cx, command).await?),
-            Operation::GetMore(command) => OperationReply::Cursor(self.get_more_here(cx, command).await?),
+            Operation::Scan(command) => OperationReply::Scan(self.scan_here(cx, place, command).await?),
+            Operation::Continue { namespace, cursor, size } => {
+                OperationReply::Scan(self.continue_scan_here(cx, &namespace, cursor, size).await?)
+            }
+            Operation::Seek(command) => {
+                let place = place.ok_or_else(|| Error::new(Code::STALE_CONFIG, "there is no such shard"))?;
+                OperationReply::Seek(self.seek_here(cx, place, command).await?)
+            }
             Operation::KillCursors { namespace, cursors } => {
                 let killed = cursors.into_iter().filter(|cursor| self.kill_cursor(*cursor, &namespace));
                 OperationReply::Killed(killed.collect())
             }
-            Operation::Count(command) => OperationReply::Count(self.count_here(cx, command).await?),
-            Operation::Distinct(command) => OperationReply::Values(self.distinct_here(cx, command).await?),
-            Operation::Aggregate(command) => OperationReply::Cursor(self.aggregate_here(cx, command).await?),
-            Operation::Explain(command, verbosity) => {
-                OperationReply::Document(self.explain_here(cx, command, verbosity).await?)
+            Operation::Count(command) => OperationReply::Count(self.count_here(cx, place, command).await?),
+            Operation::Distinct(command) => {
+                OperationReply::Values(self.distinct_here(cx, place, command).await?)
             }
-            Operation::CollectionStats(namespace) => {
-                OperationReply::CollectionStats(self.collection_stats_here(namespace).await?)
+            Operation::Explain(command, verbosity) => {
+                OperationReply::Document(self.explain_here(cx, place, command, verbosity).await?)
+            }
+            Operation::CollectionStats(_) => {
+                OperationReply::CollectionStats(self.collection_stats_here(place).await?)
             }
             Operation::Reconcile => {
-                if let Some(record) = record {
-                    self.apply_index_drops(record.id).await?;
+                if let Some(place) = place {
+                    self.apply_index_drops(place).await?;
                 }
                 OperationReply::Reconciled
             }
-            Operation::Validate(namespace) => OperationReply::Document(self.validate_here(namespace).await?),
+            Operation::Validate(namespace) => {
+                OperationReply::Document(self.validate_here(place, &namespace).await?)
+            }
+            Operation::Receive(batch) => {
+                let place = place.ok_or_else(|| Error::new(Code::STALE_CONFIG, "there is no such shard"))?;
+                match self.shard_of(place)?.write(ShardCommand::Receive(batch)).await? {
+                    ShardReply::Received(source) => OperationReply::Received(source),
+                    other => unreachable!("a shard answers what it receives with {other:?}"),
+                }
+            }
         })
     }
 
-    async fn serve_operation(
-        &self,
-        from: NodeId,
-        request: RemoteOperation,
-    ) -> Result<PeerReply, PeerFailure> {
+    async fn serve_operation(&self, from: NodeId, request: RemoteOperation) -> Result<Executed, PeerFailure> {
         let goes_by_cursor =
-            matches!(request.operation, Operation::GetMore(_) | Operation::KillCursors { .. });
+            matches!(request.operation, Operation::Continue { .. } | Operation::KillCursors { .. });
         let replica = self.host.shard(request.shard);
         let catalog = self.catalog_copy();
-        let record = catalog.placement(request.shard).map(|(record, _)| record);
-        let record = record.filter(|record| record.state == CollectionState::Active);
+        let placed = catalog.placement(request.shard);
+        let placed = placed.filter(|(record, _)| record.state == CollectionState::Active);
+        let place = placed.map(|(record, placement)| Place::of_placement(record, placement));
         if !goes_by_cursor {
-            let replica = replica.as_ref().filter(|_| record.is_some());
+            let replica = replica.as_ref().filter(|_| place.is_some());
             let replica = replica.ok_or_else(|| not_here(request.shard))?;
             match &request.behind {
                 None => self.check_leads(replica)?,
@@ -105,14 +129,15 @@ impl Router {
             session: request.session,
             txn_number: request.txn_number,
             identity: Some(request.identity),
+            found: request.found,
             source,
             connection: (u64::from(from.get()) << CONNECTION_BITS) | request.connection,
             ..OperationContext::default()
         };
-        match self.execute(&cx, record, request.operation).await {
+        match self.execute(&cx, place.as_ref(), request.operation).await {
             Ok(reply) => {
                 let applied = replica.map_or(LogIndex(0), |replica| replica.applied_index());
-                Ok(PeerReply::Operation { reply: Box::new(reply), applied })
+                Ok(Executed { reply, applied })
             }
             Err(error) => Err(match &replica {
                 Some(replica) => refused(replica, self.node, error),

@@ -12,20 +12,21 @@ use tokio::sync::oneshot;
 
 use crate::command::CollectionStats;
 use crate::definition::live_indexes;
+use crate::resolve::Place;
 use crate::{OperationContext, Router};
 
 /// Entries of an index that are looked at to estimate its size.
 const SAMPLED_ENTRIES: usize = 200;
 
 impl Router {
-    /// `collStats` of this node's replica.
-    pub(crate) async fn collection_stats_here(&self, namespace: Namespace) -> Result<CollectionStats> {
-        let Some(record) = self.collection(&namespace).await? else { return Ok(CollectionStats::default()) };
-        let Some((view, _)) = self.view(&OperationContext::default(), &record).await? else {
+    /// `collStats` of this node's replica of a shard.
+    pub(crate) async fn collection_stats_here(&self, place: Option<&Place>) -> Result<CollectionStats> {
+        let Some(place) = place else { return Ok(CollectionStats::default()) };
+        let Some((view, _)) = self.view(&OperationContext::default(), place).await? else {
             return Ok(CollectionStats::default());
         };
         let count = self.step(collection_count(view.as_ref()))?;
-        let indexes = live_indexes(&record).map(|spec| {
+        let indexes = live_indexes(&place.record).map(|spec| {
             let bytes =
                 self.step(sampled_index_bytes(view.as_ref(), spec, count.documents).map_err(Into::into))?;
             Ok((spec.name.clone(), bytes))
@@ -33,9 +34,9 @@ impl Router {
         Ok(CollectionStats {
             documents: count.documents,
             data_bytes: count.bytes,
-            storage_bytes: self.size_on_disk_bytes(&record)?,
+            storage_bytes: self.shard_of(place)?.size_bytes()?,
             indexes: indexes.collect::<Result<_>>()?,
-            shards: record.shard_map.shards.len(),
+            shards: 1,
         })
     }
 
@@ -43,6 +44,7 @@ impl Router {
     /// with 40415 for a part that is not known.
     pub(crate) async fn statistics_row(
         &self,
+        cx: &OperationContext,
         namespace: &Namespace,
         argument: &Document,
     ) -> Result<Document> {
@@ -50,7 +52,7 @@ impl Router {
             let message = format!("Collection [{namespace}] not found.");
             return Err(Error::new(Code::NAMESPACE_NOT_FOUND, message));
         }
-        let stats = self.collection_stats_here(namespace.clone()).await?;
+        let stats = self.collection_stats(cx, namespace.clone()).await?;
         let now = bson::DateTime::from_millis(self.clock.wall_ms());
         let mut row = doc! { "ns": namespace.to_string(), "localTime": now };
         for (part, options) in argument {
@@ -66,14 +68,18 @@ impl Router {
         Ok(row)
     }
 
-    /// `validate` of this node's replica.
-    pub(crate) async fn validate_here(&self, namespace: Namespace) -> Result<Document> {
+    /// `validate` of this node's replica of a shard.
+    pub(crate) async fn validate_here(
+        &self,
+        place: Option<&Place>,
+        namespace: &Namespace,
+    ) -> Result<Document> {
         let missing = || {
             let message = format!("Collection '{namespace}' does not exist to validate.");
             Error::new(Code::NAMESPACE_NOT_FOUND, message)
         };
-        let record = self.collection(&namespace).await?.ok_or_else(missing)?;
-        let (view, state) = self.view(&OperationContext::default(), &record).await?.ok_or_else(missing)?;
+        let place = place.ok_or_else(missing)?;
+        let (view, state) = self.view(&OperationContext::default(), place).await?.ok_or_else(missing)?;
         let (tell, told) = oneshot::channel();
         self.spawner.blocking(Box::new(move || {
             // A client that is gone does not listen.
@@ -82,7 +88,7 @@ impl Router {
         let ended = || Error::new(Code::INTERRUPTED_AT_SHUTDOWN, "the node stops before it has validated");
         let report = told.await.map_err(|_| ended())?;
         let report = self.step(report.map_err(Into::into))?;
-        Ok(validation_reply(&record, &report))
+        Ok(validation_reply(&place.record, &report))
     }
 
     /// Bytes on disk of a collection's shards on this node.

@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use base::limits::{ENTRY_BYTES_MAX, MULTI_WRITE_BATCH};
 use base::{Code, Error, Namespace, Result};
 use bson::Bson;
-use catalog::CollectionRecord;
 use document::filter::Filter;
 use document::{DocBuf, Variables};
 use query::evaluate::{
@@ -19,8 +18,9 @@ use query::evaluate::{
 };
 
 use crate::command::{
-    DeleteCommand, DeleteStatement, Hint, InsertCommand, UpdateCommand, UpdateStatement, WriteReply,
+    DeleteCommand, DeleteStatement, Found, Hint, InsertCommand, UpdateCommand, UpdateStatement, WriteReply,
 };
+use crate::resolve::Place;
 use crate::retry::{ends_command, is_refusal};
 use crate::search::Search;
 use crate::{OperationContext, Router, parse, target};
@@ -36,8 +36,8 @@ pub(crate) struct WriteContext<'a> {
     pub(crate) namespace: &'a Namespace,
     pub(crate) ordered: bool,
     pub(crate) variables: &'a Variables,
-    /// The collection as it was found when the operation was brought here. `None`: there was none, and nothing matches.
-    pub(crate) record: Option<&'a Arc<CollectionRecord>>,
+    /// The shard that the operation was brought here for. `None`: there is no collection, and nothing matches.
+    pub(crate) place: Option<&'a Place>,
     /// Whether a part of the operation was done.
     pub(crate) is_begun: AtomicBool,
 }
@@ -57,7 +57,7 @@ impl Router {
     pub(crate) async fn insert_here(
         &self,
         cx: &OperationContext,
-        record: Option<&Arc<CollectionRecord>>,
+        place: Option<&Place>,
         command: InsertCommand,
     ) -> Result<WriteReply> {
         let variables = Variables::default();
@@ -74,7 +74,7 @@ impl Router {
             namespace: &command.namespace,
             ordered: command.ordered,
             variables: &variables,
-            record,
+            place,
             is_begun: AtomicBool::new(false),
         };
         self.run(&context, prepared.map(Ok)).await
@@ -84,7 +84,7 @@ impl Router {
     pub(crate) async fn update_here(
         &self,
         cx: &OperationContext,
-        record: Option<&Arc<CollectionRecord>>,
+        place: Option<&Place>,
         command: UpdateCommand,
     ) -> Result<WriteReply> {
         let variables = parse::variables(command.variables.as_ref());
@@ -97,7 +97,7 @@ impl Router {
             namespace: &command.namespace,
             ordered: command.ordered,
             variables: &variables,
-            record,
+            place,
             is_begun: AtomicBool::new(false),
         };
         self.run(&context, prepared).await
@@ -107,7 +107,7 @@ impl Router {
     pub(crate) async fn delete_here(
         &self,
         cx: &OperationContext,
-        record: Option<&Arc<CollectionRecord>>,
+        place: Option<&Place>,
         command: DeleteCommand,
     ) -> Result<WriteReply> {
         let variables = parse::variables(command.variables.as_ref());
@@ -120,7 +120,7 @@ impl Router {
             namespace: &command.namespace,
             ordered: command.ordered,
             variables: &variables,
-            record,
+            place,
             is_begun: AtomicBool::new(false),
         };
         self.run(&context, prepared).await
@@ -242,6 +242,9 @@ impl Router {
         stmt_id: i32,
         mut op: WriteOp,
     ) -> Result<StatementResult> {
+        if let Some(found) = &context.cx.found {
+            return self.send_here_or_nowhere(context, found, stmt_id, op).await;
+        }
         loop {
             context.cx.check(self.clock.monotonic())?;
             let keys = self.search(context, search, 1).await?;
@@ -254,6 +257,23 @@ impl Router {
         }
     }
 
+    /// Sends a statement whose document was sought in all shards. Fails with `WriteConflict` when it has to be sought again.
+    async fn send_here_or_nowhere(
+        &self,
+        context: &WriteContext<'_>,
+        found: &Found,
+        stmt_id: i32,
+        mut op: WriteOp,
+    ) -> Result<StatementResult> {
+        let keys: Vec<_> = found.key.iter().cloned().collect();
+        let exact = keys.is_empty();
+        *candidates_mut(&mut op) = Candidates { keys, exact, more: false };
+        if let (WriteOp::Update { upsert: Some(id), .. }, Some(drawn)) = (&mut op, &found.upsert_id) {
+            *id = drawn.clone();
+        }
+        self.send_one(context, Statement { stmt_id, op }).await
+    }
+
     /// Finds all documents for a statement on one read view and sends them in batches.
     async fn send_multi(
         &self,
@@ -262,6 +282,9 @@ impl Router {
         stmt_id: i32,
         mut op: WriteOp,
     ) -> Result<StatementResult> {
+        if let Some(found) = &context.cx.found {
+            return self.send_here_or_nowhere(context, found, stmt_id, op).await;
+        }
         let mut keys = self.search(context, search, usize::MAX).await?;
         // A repeat goes on behind the last document of the batches that were done.
         keys.sort_unstable();
@@ -303,8 +326,8 @@ impl Router {
         context: &WriteContext<'_>,
         statements: &Arc<[Statement]>,
     ) -> Result<Vec<StatementResult>> {
-        match context.record {
-            Some(record) => self.send_to(context, record, Arc::clone(statements)).await,
+        match context.place {
+            Some(place) => self.send_to(context, place, Arc::clone(statements)).await,
             None => Ok(nothing_matched(statements)),
         }
     }
@@ -312,18 +335,19 @@ impl Router {
     async fn send_to(
         &self,
         context: &WriteContext<'_>,
-        record: &CollectionRecord,
+        place: &Place,
         statements: Arc<[Statement]>,
     ) -> Result<Vec<StatementResult>> {
         let request = WriteRequest {
             namespace: context.namespace.clone(),
-            epoch: record.shard_map.epoch,
+            epoch: place.since,
             session: context.cx.retry_identity(),
             statements,
             ordered: context.ordered,
+            fence: context.cx.found.as_ref().and_then(|found| found.fence),
             variables: context.variables.clone(),
         };
-        let written = match self.shard_of(record) {
+        let written = match self.shard_of(place) {
             Ok(shard) => match self.check_room_of(&shard) {
                 Ok(()) => shard.write(ShardCommand::Write(request)).await,
                 Err(error) => Err(error),
@@ -331,6 +355,11 @@ impl Router {
             Err(error) => Err(error),
         };
         match written {
+            // Whoever sought the document in all shards seeks it again.
+            Ok(ShardReply::Write(results)) if context.cx.found.is_some() && results.iter().any(is_lost) => {
+                let message = "the document was changed, or another attempt at this write is under way";
+                Err(Error::new(Code::WRITE_CONFLICT, message))
+            }
             Ok(ShardReply::Write(results)) => {
                 context.is_begun.store(true, Ordering::Relaxed);
                 Ok(results)
@@ -352,6 +381,10 @@ impl Router {
         bytes[4..].copy_from_slice(&self.entropy.next_u64().to_be_bytes());
         Bson::ObjectId(bson::oid::ObjectId::from_bytes(bytes))
     }
+}
+
+fn is_lost(result: &StatementResult) -> bool {
+    matches!(result.outcome, Ok(Outcome::LostCandidate))
 }
 
 /// Whether to go on with the next statement.
@@ -477,6 +510,6 @@ fn collect(reply: &mut WriteReply, index: usize, stmt_id: Option<i32>, result: S
     false
 }
 
-fn stmt_id(statement_ids: &[i32], index: usize) -> i32 {
+pub(crate) fn stmt_id(statement_ids: &[i32], index: usize) -> i32 {
     statement_ids.get(index).copied().unwrap_or_else(|| i32::try_from(index).expect("a batch is limited"))
 }

@@ -86,7 +86,7 @@ impl<'a> Model<'a> {
         let of_node: BTreeMap<NodeId, usize> =
             model.nodes.iter().enumerate().map(|(at, node)| (node.record.id, at)).collect();
         for record in catalog.collections().filter(|record| record.state == CollectionState::Active) {
-            for placement in &record.shard_map.shards {
+            for placement in record.kept_shards() {
                 model.add_shard(record, placement, &of_node, observed);
             }
         }
@@ -108,13 +108,17 @@ impl<'a> Model<'a> {
         let primary = load.primary.as_ref().and_then(at).filter(|node| replicas.contains(node));
         let is_unsettled = observed.unsettled.contains(&placement.shard);
         let is_moving = is_unsettled || !placement.leaving.is_empty();
+        let is_resharded = record.reshard.as_ref().is_some_and(|reshard| {
+            let is_target = reshard.targets.iter().any(|target| target.shard == placement.shard);
+            is_target || reshard.sources.contains(&placement.shard)
+        });
         let answers = |node: &usize| observed.alive.contains(&self.nodes[*node].record.id);
         let shard = Shard {
             record,
             placement,
             load,
             is_known: known.is_some(),
-            is_busy: is_moving || !replicas.iter().all(answers),
+            is_busy: is_moving || is_resharded || !replicas.iter().all(answers),
             replicas,
             leaving,
             primary,

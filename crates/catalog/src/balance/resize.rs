@@ -23,8 +23,9 @@ pub(super) fn plan(model: &mut Model<'_>) -> Vec<Proposal> {
         // The shards of a collection follow each other.
         let record = shard.record;
         let shards = first..first + record.shard_map.shards.len();
-        first = shards.end;
-        if proposals.len() < at_most && !model.resharding.contains(&record.id) {
+        first += record.kept_shards().count();
+        let is_resharding = record.reshard.is_some() || model.resharding.contains(&record.id);
+        if proposals.len() < at_most && !is_resharding {
             proposals.extend(split(model, shards.clone()).or_else(|| merge(model, record, shards)));
         }
     }

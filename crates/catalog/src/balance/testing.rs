@@ -215,6 +215,7 @@ fn collection(
             last: (end, u32::MAX),
             replicas: replicas.collect(),
             leaving: Vec::new(),
+            since: Epoch(1),
         }
     });
     CollectionRecord {
@@ -229,6 +230,13 @@ fn collection(
         failures: Vec::new(),
         shard_key: vec!["_id".to_owned()],
         shards_min: 1,
+        key_pattern: doc! {},
         shard_map: ShardMap { epoch: Epoch(1), shards: placed.collect() },
+        built: Vec::new(),
+        births: Vec::new(),
+        reshard: None,
+        reshards: 0,
+        last_reshard: None,
+        retired: Vec::new(),
     }
 }

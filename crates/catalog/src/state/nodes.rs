@@ -111,7 +111,7 @@ impl Catalog {
     /// The replicas of shards that a node holds or shall hold, those of dropped collections and those on their way out
     /// included, each with its shard.
     pub fn replicas_on(&self, node: NodeId) -> impl Iterator<Item = (ShardId, &ReplicaPlacement)> {
-        let shards = self.collections.values().flat_map(|record| &record.shard_map.shards);
+        let shards = self.collections.values().flat_map(|record| record.all_shards());
         let members = shards.flat_map(|shard| shard.members().map(|placed| (shard.shard, placed)));
         members.filter(move |(_, placed)| placed.node == node)
     }
@@ -120,13 +120,15 @@ impl Catalog {
     fn place_elsewhere(&self, batch: &mut KvBatch, counters: &mut Counters, gone: &NodeRecord) -> Result<()> {
         let holds = |shard: &ShardPlacement| shard.members().any(|placed| placed.node == gone.id);
         let mut model = Model::new(self);
-        for record in self.collections.values().filter(|record| record.shard_map.shards.iter().any(holds)) {
+        for record in self.collections.values().filter(|record| record.all_shards().any(holds)) {
             let mut record = CollectionRecord::clone(record);
             if record.state == CollectionState::Dropping {
                 forget_replicas(batch, &mut record, |placed| placed.node == gone.id);
                 continue;
             }
-            for shard in record.shard_map.shards.iter_mut().filter(|shard| holds(shard)) {
+            forget_retired(&mut record, |placed| placed.node == gone.id);
+            let namespace = record.namespace.clone();
+            for shard in record.all_shards_mut().filter(|shard| holds(shard)) {
                 let Some(at) = shard.replicas.iter().position(|placed| placed.node == gone.id) else {
                     continue;
                 };
@@ -134,7 +136,7 @@ impl Catalog {
                 if !others.clone().any(|other| other.is_member() && !other.dead) {
                     let message = format!(
                         "shard {} of {} has no other replica than the one on {}",
-                        shard.shard, record.namespace, gone.facts.name
+                        shard.shard, namespace, gone.facts.name
                     );
                     return Err(illegal(message));
                 }
@@ -146,14 +148,14 @@ impl Catalog {
         Ok(())
     }
 
-    /// A shard in use, its collection's record, and its place in that. Fails with `NamespaceNotFound`.
+    /// The collection of a shard that is kept, and the shard's place among all of the collection's. Fails with `NamespaceNotFound`.
     fn shard_to_change(&self, shard: ShardId) -> Result<(CollectionRecord, usize)> {
         if shard == CATALOG_SHARD {
             return Err(illegal("the catalog has a replica on every node".to_owned()));
         }
         let found = self.placement(shard).filter(|(record, _)| record.state == CollectionState::Active);
         let found = found.and_then(|(record, _)| {
-            let position = record.shard_map.shards.iter().position(|placed| placed.shard == shard)?;
+            let position = record.kept_shards().position(|placed| placed.shard == shard)?;
             Some((record.as_ref().clone(), position))
         });
         let missing = || Error::new(Code::NAMESPACE_NOT_FOUND, format!("there is no shard {shard}"));
@@ -175,7 +177,7 @@ impl Catalog {
 
     fn place_replica(&self, batch: &mut KvBatch, shard: ShardId, node: NodeId) -> Result<()> {
         let (mut record, position) = self.shard_to_change(shard)?;
-        let Some(placement) = record.shard_map.shards.get_mut(position) else { return Ok(()) };
+        let Some(placement) = record.all_shards_mut().nth(position) else { return Ok(()) };
         if placement.members().any(|placed| placed.node == node) {
             return Ok(());
         }
@@ -189,7 +191,7 @@ impl Catalog {
 
     fn move_replica(&self, batch: &mut KvBatch, shard: ShardId, from: NodeId, to: NodeId) -> Result<()> {
         let (mut record, position) = self.shard_to_change(shard)?;
-        let Some(placement) = record.shard_map.shards.get_mut(position) else { return Ok(()) };
+        let Some(placement) = record.all_shards_mut().nth(position) else { return Ok(()) };
         let place_of = |node: NodeId| placement.replicas.iter().position(|placed| placed.node == node);
         let Some(at) = place_of(from) else {
             let done = place_of(to).is_some();
@@ -220,7 +222,7 @@ impl Catalog {
 
     fn retire_replica(&self, batch: &mut KvBatch, shard: ShardId, node: NodeId) -> Result<()> {
         let (mut record, position) = self.shard_to_change(shard)?;
-        let Some(placement) = record.shard_map.shards.get_mut(position) else { return Ok(()) };
+        let Some(placement) = record.all_shards_mut().nth(position) else { return Ok(()) };
         let Some(at) = placement.replicas.iter().position(|placed| placed.node == node) else {
             return Ok(());
         };
@@ -256,7 +258,7 @@ impl Catalog {
         }
         let Some((record, _)) = self.placement(shard) else { return };
         let mut record = record.as_ref().clone();
-        for placement in record.shard_map.shards.iter_mut().filter(|placed| placed.shard == shard) {
+        for placement in record.all_shards_mut().filter(|placed| placed.shard == shard) {
             placement.leaving.retain(|placed| placed.replica != replica);
             // The group works. A founder that has not begun by now must not begin with fewer others than it had: it comes as
             // a snapshot.
@@ -269,6 +271,7 @@ impl Catalog {
         if record.state == CollectionState::Dropping {
             forget_replicas(batch, &mut record, |placed| placed.replica == replica);
         } else {
+            forget_retired(&mut record, |placed| placed.replica == replica);
             put_collection(batch, &record);
         }
     }
@@ -289,15 +292,24 @@ pub(super) fn forget_replicas(
     record: &mut CollectionRecord,
     is_gone: impl Fn(&ReplicaPlacement) -> bool,
 ) {
-    for shard in &mut record.shard_map.shards {
+    for shard in record.all_shards_mut() {
         shard.replicas.retain(|placed| !is_gone(placed));
         shard.leaving.retain(|placed| !is_gone(placed));
     }
-    if record.shard_map.shards.iter().all(|shard| shard.members().next().is_none()) {
+    if record.all_shards().all(|shard| shard.members().next().is_none()) {
         batch.delete(collection_key(record.id));
     } else {
         put_collection(batch, record);
     }
+}
+
+/// Forgets replicas of shards that are in use no more, and each of those shards with its last one.
+pub(crate) fn forget_retired(record: &mut CollectionRecord, is_gone: impl Fn(&ReplicaPlacement) -> bool) {
+    for shard in &mut record.retired {
+        shard.replicas.retain(|placed| !is_gone(placed));
+        shard.leaving.retain(|placed| !is_gone(placed));
+    }
+    record.retired.retain(|shard| shard.members().next().is_some());
 }
 
 fn new_replica(counters: &mut Counters, node: NodeId) -> ReplicaPlacement {

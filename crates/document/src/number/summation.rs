@@ -1,9 +1,14 @@
 //! Sums over many numbers: exact over integers, compensated over doubles, 34 digits over decimals.
 //!
 //! Called by the accumulators `$sum` and `$avg`, in groups and as expressions. A partial sum does not lose digits that a
-//! naive loop would: 1e100 + 1 - 1e100 is 1. Method: Knuth's two-sum, carried along as a second double.
+//! naive loop would: 1e100 + 1 - 1e100 is 1. Method: Knuth's two-sum, carried along as a second double. A sum can leave a
+//! shard as a value and be added to others, with its types and both its doubles.
+
+use bson::spec::BinarySubtype;
+use bson::{Binary, Bson};
 
 use super::{Decimal, Numeric};
+use crate::value::Value;
 
 /// A running sum.
 #[derive(Clone, Debug)]
@@ -44,11 +49,11 @@ impl Summation {
     pub fn add(&mut self, number: Numeric) {
         let kind = match number {
             Numeric::Int32(number) => {
-                self.integers += i128::from(number);
+                self.integers = self.integers.saturating_add(i128::from(number));
                 Widest::Int32
             }
             Numeric::Int64(number) => {
-                self.integers += i128::from(number);
+                self.integers = self.integers.saturating_add(i128::from(number));
                 Widest::Int64
             }
             Numeric::Double(number) => {
@@ -61,6 +66,57 @@ impl Summation {
             }
         };
         self.widest = self.widest.max(kind);
+    }
+
+    /// Adds all that another sum has taken.
+    pub fn merge(&mut self, other: &Summation) {
+        self.integers = self.integers.saturating_add(other.integers);
+        let plain = self.plain + other.plain;
+        self.add_double(other.doubles);
+        self.compensation += other.compensation;
+        self.plain = plain;
+        self.decimals = self.decimals.add(other.decimals);
+        self.widest = self.widest.max(other.widest);
+    }
+
+    /// The sum as a value that `of_bson` reads: the widest type, integers, doubles with their compensation and plain, decimals.
+    pub fn to_bson(&self) -> Bson {
+        let integers =
+            Binary { subtype: BinarySubtype::Generic, bytes: self.integers.to_le_bytes().to_vec() };
+        Bson::Array(vec![
+            Bson::Int32(self.widest as i32),
+            Bson::Binary(integers),
+            Bson::Double(self.doubles),
+            Bson::Double(self.compensation),
+            Bson::Double(self.plain),
+            Bson::Decimal128(self.decimals.to_bson()),
+        ])
+    }
+
+    /// Reads what `to_bson` made; `None` for any other value.
+    pub fn of_bson(value: &Bson) -> Option<Summation> {
+        let parts = value.as_array()?.as_slice();
+        let [
+            Bson::Int32(widest),
+            Bson::Binary(integers),
+            Bson::Double(doubles),
+            Bson::Double(compensation),
+            Bson::Double(plain),
+            decimals @ Bson::Decimal128(_),
+        ] = parts
+        else {
+            return None;
+        };
+        let kinds = [Widest::Int32, Widest::Int64, Widest::Double, Widest::Decimal];
+        let Some(Numeric::Decimal(decimals)) = Numeric::of(&Value::from(decimals)) else { return None };
+        Some(Summation {
+            integers: i128::from_le_bytes(integers.bytes.as_slice().try_into().ok()?),
+            doubles: *doubles,
+            compensation: *compensation,
+            plain: *plain,
+            decimals,
+            widest: kinds.into_iter().find(|kind| *kind as i32 == *widest)?,
+        })
     }
 
     /// The sum, of the widest type that was added; of integers a double when it is no long.

@@ -1,9 +1,12 @@
 //! Accumulators: what `$group` computes over the rows of a group.
 //!
 //! Called by the `$group` stage; one sorted table of names. Each takes values one by one and says how many bytes it has
-//! grown by, so that the stage can bound what it holds.
+//! grown by, so that the stage can bound what it holds. `partial` carries what a shard has taken to where all shards' rows
+//! meet.
 //!
 //! Always holds: the result depends on the values and their order only.
+
+pub(crate) mod partial;
 
 use std::cmp::Ordering;
 use std::collections::BTreeSet;

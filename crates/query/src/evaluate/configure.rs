@@ -3,7 +3,7 @@
 //! Called through `evaluate`. Always holds: a change that was made already changes nothing, so that the caller may
 //! send it again.
 
-use base::{Code, Error, IndexId, Namespace, Timestamp};
+use base::{Code, Error, IndexId, Namespace, ReshardId, Timestamp};
 use bytes::Bytes;
 use storage::{Direction, Fault, KvBatch};
 
@@ -41,8 +41,20 @@ fn apply(state: &mut ShardState, change: &ConfigChange) -> base::Result<()> {
                 index.status = IndexStatus::Dropping;
             }
         }
-        ConfigChange::SetEpoch(epoch) => state.epoch = *epoch,
-        ConfigChange::Seal => state.sealed = true,
+        ConfigChange::Note(reshard) => match state.noting {
+            Some(other) if other != *reshard => return Err(other_reshard(*reshard)),
+            _ => state.noting = Some(*reshard),
+        },
+        ConfigChange::Seal(reshard) => match state.noting {
+            Some(noting) if noting == *reshard => state.sealed = true,
+            _ => return Err(other_reshard(*reshard)),
+        },
+        ConfigChange::Reopen(reshard) => {
+            if state.noting == Some(*reshard) {
+                state.noting = None;
+                state.sealed = false;
+            }
+        }
     }
     Ok(())
 }
@@ -58,7 +70,7 @@ pub(super) fn backfill(
         return Ok(Evaluation::refused(no_index(index)));
     };
     // The commit timestamp stamps documents, and a backfill writes none.
-    let maintainer = Maintainer { state, namespace, commit: Timestamp::default() };
+    let maintainer = Maintainer { state, namespace, commit: Timestamp::default(), checks_unique: true };
     let mut scratch = Scratch::new(reader, true);
     match split(fill_all(&maintainer, &mut scratch, index, document_keys))? {
         Err(error) => Ok(Evaluation::refused(error)),
@@ -117,12 +129,21 @@ pub(super) fn purge(
 }
 
 /// Puts `new` into the batch when it differs from `old`.
-fn with_state(old: &ShardState, new: ShardState, mut batch: KvBatch, reply: ShardReply) -> Evaluation {
+pub(super) fn with_state(
+    old: &ShardState,
+    new: ShardState,
+    mut batch: KvBatch,
+    reply: ShardReply,
+) -> Evaluation {
     if new == *old {
         return Evaluation::new(batch, Ok(reply));
     }
     batch.put(encoding::STATE_KEY, new.encode());
     Evaluation { new_state: Some(new), ..Evaluation::new(batch, Ok(reply)) }
+}
+
+fn other_reshard(reshard: ReshardId) -> Error {
+    Error::new(Code::ILLEGAL_OPERATION, format!("The shard does not note its changes for {reshard}"))
 }
 
 fn no_index(id: IndexId) -> Error {

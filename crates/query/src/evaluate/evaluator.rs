@@ -6,12 +6,14 @@
 //! [`Evaluator::complete`], which therefore comes before the entry of those batches is proposed.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use base::SessionId;
-use storage::{Fault, KvBatch, Result};
+use base::{SessionId, ShardId};
+use storage::{Direction, Fault, KvBatch, Result};
 
-use super::retry::RetryRecord;
-use super::{Evaluation, Reader, ShardCommand, ShardReply, WriteContext, evaluate};
+use super::probe::Fences;
+use super::retry::{Remembered, RetryRecord};
+use super::{Evaluation, Reader, ShardCommand, ShardReply, WriteContext, evaluate, notes};
 use crate::encoding::{self, Count};
 use crate::state::ShardState;
 
@@ -26,31 +28,59 @@ pub struct Evaluator {
     records: Records,
 }
 
-/// Decoded retry records of sessions that wrote lately.
+/// What is remembered of sessions: decoded retry records of those that wrote lately, and ballots.
 #[derive(Default)]
-pub(super) struct Records(HashMap<SessionId, RetryRecord>);
+pub(super) struct Records {
+    sessions: HashMap<SessionId, Kept>,
+    pub(super) fences: Fences,
+}
+
+/// A session's newest records: the shard's own, and those that it has taken over.
+#[derive(Clone)]
+struct Kept {
+    own: Option<RetryRecord>,
+    taken: Arc<[(ShardId, RetryRecord)]>,
+}
 
 impl Records {
-    /// The session's newest record, for a transaction that may go on writing it. Fails when the session has gone on.
-    pub(super) fn load(
+    /// What is known of a transaction that may go on writing. Fails when the session has gone on.
+    pub(super) fn load<'a>(
         &self,
+        state: &'a ShardState,
         reader: &dyn Reader,
         session: SessionId,
         txn: i64,
-    ) -> Result<base::Result<RetryRecord>> {
-        let newest = match self.0.get(&session) {
-            Some(record) => Some(record.clone()),
-            None => RetryRecord::read(reader, session)?,
+    ) -> Result<base::Result<Remembered<'a>>> {
+        let kept = match self.sessions.get(&session) {
+            Some(kept) => kept.clone(),
+            None => Kept::read(state, reader, session)?,
         };
-        let current = newest.map_or(Ok(None), |record| record.of_transaction(session, txn));
-        Ok(current.map(|record| record.unwrap_or_else(|| RetryRecord::new(txn))))
+        Ok(Remembered::new(state, session, txn, kept.own, &kept.taken))
     }
 
-    fn keep(&mut self, session: SessionId, record: RetryRecord) {
-        if self.0.len() >= RECORDS_MAX {
-            self.0.clear();
+    fn keep(&mut self, session: SessionId, record: RetryRecord, taken: Arc<[(ShardId, RetryRecord)]>) {
+        if self.sessions.len() >= RECORDS_MAX {
+            self.sessions.clear();
         }
-        self.0.insert(session, record);
+        self.sessions.insert(session, Kept { own: Some(record), taken });
+    }
+}
+
+impl Kept {
+    fn read(state: &ShardState, reader: &dyn Reader, session: SessionId) -> Result<Kept> {
+        if state.origins.is_empty() {
+            return Ok(Kept { own: RetryRecord::read(reader, session)?, taken: Arc::new([]) });
+        }
+        let (mut own, mut taken) = (None, Vec::new());
+        for pair in reader.scan(encoding::retry_range_of(session), Direction::Forward) {
+            let (key, value) = pair?;
+            let record = RetryRecord::decode(&key, &value)?;
+            match encoding::retry_origin(&key)? {
+                None => own = Some(record),
+                Some(origin) => taken.push((origin, record)),
+            }
+        }
+        Ok(Kept { own, taken: taken.into() })
     }
 }
 
@@ -75,10 +105,13 @@ impl Evaluator {
         reader: &dyn Reader,
         command: &ShardCommand,
     ) -> Result<(KvBatch, base::Result<ShardReply>)> {
-        let Evaluation { batch, reply, new_state, counted, record } =
-            evaluate(&self.state, &self.records, cx, reader, command)?;
+        let Evaluation { mut batch, reply, new_state, counted, record } =
+            evaluate(&self.state, &mut self.records, cx, reader, command)?;
         if reply.is_err() {
             return Ok((KvBatch::default(), reply));
+        }
+        if self.state.noting.is_some() {
+            notes::note(&mut batch, cx.commit_timestamp);
         }
         if let Some(state) = new_state {
             self.state = state;
@@ -87,11 +120,11 @@ impl Evaluator {
             self.count = self.count.moved(counted)?;
             self.count_changed = true;
         }
-        if let Some((session, record)) = record {
-            self.records.keep(session, record);
+        if let Some((session, record, taken)) = record {
+            self.records.keep(session, record, taken);
         }
-        if matches!(command, ShardCommand::ExpireSessions { .. }) {
-            self.records.0.clear();
+        if matches!(command, ShardCommand::ExpireSessions { .. } | ShardCommand::Receive(_)) {
+            self.records.sessions.clear();
         }
         Ok((batch, reply))
     }

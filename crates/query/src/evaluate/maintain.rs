@@ -24,6 +24,8 @@ pub(super) struct Maintainer<'a> {
     pub(super) state: &'a ShardState,
     pub(super) namespace: &'a Namespace,
     pub(super) commit: Timestamp,
+    /// Whether unique keys are looked for. What another shard has checked need not be, and may come out of order.
+    pub(super) checks_unique: bool,
 }
 
 impl Maintainer<'_> {
@@ -140,7 +142,7 @@ impl Maintainer<'_> {
             staged.delete(encoding::index_entry_key(id, fields, document_key));
         }
         for fields in new.keys.iter().filter(|fields| old_keys.binary_search(fields).is_err()) {
-            if index.spec.unique {
+            if index.spec.unique && self.checks_unique {
                 self.check_unique(scratch, &index.spec, fields, document_key, document)?;
             }
             let entry_key = encoding::index_entry_key(id, fields, document_key);

@@ -8,13 +8,16 @@
 mod configure;
 mod evaluator;
 mod maintain;
+mod notes;
+mod probe;
+mod receive;
 mod retry;
 mod scratch;
 mod write;
 
 use std::sync::Arc;
 
-use base::{Epoch, IndexId, Namespace, SessionId, Timestamp};
+use base::{Epoch, IndexId, Namespace, ReshardId, SessionId, ShardId, Timestamp};
 use bson::Bson;
 use bytes::Bytes;
 use catalog::IndexSpec;
@@ -25,9 +28,11 @@ use storage::{Direction, Fault, KeyRange, KvBatch, View};
 
 use self::evaluator::Records;
 use crate::encoding::CountChange;
-use crate::state::ShardState;
+use crate::state::{ShardState, Source};
 
 pub use evaluator::Evaluator;
+pub use probe::{Ballot, Fence, Probe, ProbeReply};
+pub use receive::Batch;
 pub use retry::{RetryRecord, recorded};
 
 /// What evaluation reads: one shard's keyspace, with everything in it that was proposed before.
@@ -80,6 +85,15 @@ pub enum ShardCommand {
         /// Most entries to remove now.
         limit: usize,
     },
+    /// Takes documents and retry records of a shard whose place this one is about to take.
+    Receive(Batch),
+    /// Asks whether a statement was executed here, and keeps later attempts at it from being.
+    Probe(Probe),
+    /// Removes notes of changes that nobody will read.
+    PurgeNotes {
+        /// Most notes to remove now.
+        limit: usize,
+    },
     /// Removes retry records of sessions that have been idle.
     ExpireSessions {
         /// Records whose last write is older than this, in milliseconds since the Unix epoch.
@@ -100,6 +114,8 @@ pub struct WriteRequest {
     pub statements: Arc<[Statement]>,
     /// Whether the first failure ends the request.
     pub ordered: bool,
+    /// For a request of one statement whose document may be in any shard: what the shard answered to its probe.
+    pub fence: Option<Fence>,
     /// The command's `let` variables.
     pub variables: Variables,
 }
@@ -182,10 +198,12 @@ pub enum ConfigChange {
     MarkReady(IndexId),
     /// The index is neither kept up nor read from now on; `PurgeIndex` removes its entries.
     DropIndex(IndexId),
-    /// Serve under this version of the shard map.
-    SetEpoch(Epoch),
-    /// Refuse writes for good.
-    Seal,
+    /// Notes from now on what changes, for this reshard. No effect while it does.
+    Note(ReshardId),
+    /// Serves no more, until told otherwise. Fails unless changes are noted for this reshard.
+    Seal(ReshardId),
+    /// Serves on, and notes nothing: this reshard was given up. No effect when another one is under way.
+    Reopen(ReshardId),
 }
 
 /// What the caller knows that evaluation must not find out for itself.
@@ -207,9 +225,12 @@ struct Evaluation {
     new_state: Option<ShardState>,
     /// What the batch does to the counters.
     counted: CountChange,
-    /// The retry record that the batch puts.
-    record: Option<(SessionId, RetryRecord)>,
+    /// The retry record that the batch puts, with those of the session that were taken over.
+    record: Option<(SessionId, RetryRecord, TakenRecords)>,
 }
+
+/// Retry records of one session that were taken over from other shards.
+type TakenRecords = Arc<[(ShardId, RetryRecord)]>;
 
 /// A shard's answer.
 #[derive(Clone, Debug, PartialEq)]
@@ -228,6 +249,15 @@ pub enum ShardReply {
         /// Entries that were removed.
         entries: u64,
         /// Whether none is left and the index is gone.
+        done: bool,
+    },
+    /// To `Receive`: how far the source is known to be copied.
+    Received(Source),
+    /// To `Probe`.
+    Probed(ProbeReply),
+    /// To `PurgeNotes`.
+    NotesPurged {
+        /// Whether none is left.
         done: bool,
     },
     /// To `ExpireSessions`.
@@ -281,7 +311,7 @@ pub enum Outcome {
 
 fn evaluate(
     state: &ShardState,
-    records: &Records,
+    records: &mut Records,
     cx: &WriteContext,
     reader: &dyn Reader,
     command: &ShardCommand,
@@ -293,7 +323,10 @@ fn evaluate(
             configure::backfill(state, reader, namespace, *index, document_keys)
         }
         ShardCommand::PurgeIndex { index, limit } => configure::purge(state, reader, *index, *limit),
-        ShardCommand::ExpireSessions { before_wall_ms } => retry::expire(reader, *before_wall_ms),
+        ShardCommand::ExpireSessions { before_wall_ms } => retry::expire(state, reader, *before_wall_ms),
+        ShardCommand::Receive(batch) => receive::evaluate(state, reader, batch),
+        ShardCommand::Probe(probe) => probe::evaluate(state, records, cx, reader, probe),
+        ShardCommand::PurgeNotes { limit } => notes::purge(state, reader, *limit),
     }
 }
 

@@ -10,8 +10,10 @@ use bytes::Bytes;
 use document::{DocBuf, DocRef, RawDoc};
 use storage::{Direction, KvBatch, Result};
 
-use super::{Evaluation, Outcome, Reader, ShardReply};
+use super::configure::with_state;
+use super::{Evaluation, Outcome, Reader, ShardReply, TakenRecords};
 use crate::encoding;
+use crate::state::{Origin, ShardState};
 
 /// Most records that one `ExpireSessions` removes.
 const EXPIRE_MAX: usize = 10_000;
@@ -47,9 +49,11 @@ pub fn recorded(
     Ok(newest.map_or(Ok(None), |record| record.of_transaction(session, txn)))
 }
 
-/// Removes the records of sessions that have been idle since before `before_wall_ms`.
-pub(super) fn expire(reader: &dyn Reader, before_wall_ms: i64) -> Result<Evaluation> {
+/// Removes the records of sessions that have been idle since before `before_wall_ms`. With the last one that was taken over,
+/// the shards that they came from are forgotten.
+pub(super) fn expire(state: &ShardState, reader: &dyn Reader, before_wall_ms: i64) -> Result<Evaluation> {
     let mut batch = KvBatch::default();
+    let mut taken_left = false;
     for entry in reader.scan(encoding::retry_range(), Direction::Forward) {
         let (key, value) = entry?;
         if batch.ops.len() == EXPIRE_MAX {
@@ -57,11 +61,129 @@ pub(super) fn expire(reader: &dyn Reader, before_wall_ms: i64) -> Result<Evaluat
         }
         if RetryRecord::decode(&key, &value)?.wall_ms < before_wall_ms {
             batch.delete(key);
+        } else {
+            taken_left |= encoding::retry_origin(&key)?.is_some();
         }
     }
     let sessions = batch.ops.len() as u64;
     let done = batch.ops.len() < EXPIRE_MAX;
-    Ok(Evaluation::new(batch, Ok(ShardReply::Expired { sessions, done })))
+    let mut new = state.clone();
+    if done && !taken_left && state.receiving.is_empty() {
+        new.origins.clear();
+    }
+    Ok(with_state(state, new, batch, ShardReply::Expired { sessions, done }))
+}
+
+/// What a shard knows of a transaction: its own record, and those of shards whose place it took.
+pub(super) struct Remembered<'a> {
+    pub(super) own: RetryRecord,
+    taken: Vec<(&'a Origin, RetryRecord)>,
+    /// All that was taken over of the session, of whatever transaction.
+    pub(super) all_taken: TakenRecords,
+}
+
+/// What a statement did before.
+#[derive(Default)]
+pub(super) struct Past<'a> {
+    /// What it counted, if it did anything.
+    pub(super) outcome: Option<Outcome>,
+    /// Whether it need not be executed again.
+    pub(super) is_complete: bool,
+    /// Documents up to this key were dealt with here.
+    pub(super) after: Option<Bytes>,
+    /// Documents that were dealt with where they were before: those of a shard up to a key, or all of them.
+    pub(super) elsewhere: Vec<(&'a Origin, Option<Bytes>)>,
+}
+
+impl<'a> Remembered<'a> {
+    /// Fails with `TransactionTooOld` (225) when the session has gone on.
+    pub(super) fn new(
+        state: &'a ShardState,
+        session: SessionId,
+        txn: i64,
+        own: Option<RetryRecord>,
+        all_taken: &TakenRecords,
+    ) -> base::Result<Remembered<'a>> {
+        let of_transaction = |record: RetryRecord| record.of_transaction(session, txn);
+        let own = own.map(of_transaction).transpose()?.flatten();
+        let mut taken = Vec::new();
+        for (shard, record) in all_taken.iter() {
+            let origin = state.origins.iter().find(|origin| origin.shard == *shard);
+            if let (Some(origin), Some(record)) = (origin, of_transaction(record.clone())?) {
+                taken.push((origin, record));
+            }
+        }
+        let own = own.unwrap_or_else(|| RetryRecord::new(txn));
+        Ok(Remembered { own, taken, all_taken: all_taken.clone() })
+    }
+
+    /// What a statement of one document did, wherever that was.
+    pub(super) fn outcome_of_one(&self, stmt_id: i32) -> Option<&Outcome> {
+        let complete = |record: &'_ RetryRecord| record.position(stmt_id).is_none();
+        let own = self.own.outcome(stmt_id).filter(|_| complete(&self.own));
+        let taken = self.taken.iter().filter(|(_, record)| complete(record));
+        own.or_else(|| taken.filter_map(|(_, record)| record.outcome(stmt_id)).next())
+    }
+
+    /// What a statement did before.
+    pub(super) fn past(&self, state: &ShardState, stmt_id: i32, is_multi: bool) -> Past<'a> {
+        if !is_multi {
+            let outcome = self.outcome_of_one(stmt_id).cloned();
+            return Past { is_complete: outcome.is_some(), outcome, ..Past::default() };
+        }
+        let own = self.own.outcome(stmt_id).cloned();
+        let after = self.own.position(stmt_id).cloned();
+        let mut past = Past {
+            is_complete: own.is_some() && after.is_none(),
+            outcome: own,
+            after,
+            elsewhere: Vec::new(),
+        };
+        // The own record, once there is one, has counted what the others had.
+        let count = past.outcome.is_none();
+        for (origin, record) in &self.taken {
+            let Some(outcome) = record.outcome(stmt_id) else { continue };
+            let upto = record.position(stmt_id).cloned();
+            let has_all = origin.range.includes(state.hash_range) && origin.shard_key == state.shard_key;
+            past.is_complete |= upto.is_none() && has_all;
+            past.elsewhere.push((*origin, upto));
+            if count {
+                let counted = if origin.counts { outcome.clone() } else { nothing_of(outcome) };
+                past.outcome = Some(past.outcome.into_iter().fold(counted, sum));
+            }
+        }
+        past
+    }
+}
+
+/// The outcome of a statement that counted nothing.
+fn nothing_of(outcome: &Outcome) -> Outcome {
+    match outcome {
+        Outcome::Updated { .. } => {
+            Outcome::Updated { matched: 0, modified: 0, upserted: None, document: None }
+        }
+        Outcome::Deleted { .. } => Outcome::Deleted { deleted: 0, document: None },
+        other => other.clone(),
+    }
+}
+
+/// What two parts of one statement did together.
+pub(super) fn sum(left: Outcome, right: Outcome) -> Outcome {
+    match (left, right) {
+        (
+            Outcome::Updated { matched, modified, upserted, document },
+            Outcome::Updated { matched: more_matched, modified: more_modified, upserted: other, .. },
+        ) => Outcome::Updated {
+            matched: matched + more_matched,
+            modified: modified + more_modified,
+            upserted: upserted.or(other),
+            document,
+        },
+        (Outcome::Deleted { deleted, document }, Outcome::Deleted { deleted: more_deleted, .. }) => {
+            Outcome::Deleted { deleted: deleted + more_deleted, document }
+        }
+        (outcome, _) => outcome,
+    }
 }
 
 impl RetryRecord {
@@ -144,7 +266,7 @@ impl RetryRecord {
     }
 
     /// Reads the stored form.
-    fn decode(key: &[u8], value: &[u8]) -> Result<RetryRecord> {
+    pub(super) fn decode(key: &[u8], value: &[u8]) -> Result<RetryRecord> {
         let body = encoding::decode_record(key, value)?;
         parse(&mut Cursor(body)).ok_or_else(|| encoding::damaged(key, "is not a retry record"))
     }

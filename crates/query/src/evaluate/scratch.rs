@@ -135,17 +135,37 @@ impl<'r> Scratch<'r> {
         self.batch.put(key, value);
     }
 
+    /// Sets a key that belongs to no document to a value, or removes it.
+    pub(super) fn set(&mut self, key: &Bytes, value: Option<Bytes>) {
+        match value {
+            Some(value) => self.batch.put(key.clone(), value),
+            None => self.batch.delete(key.clone()),
+        }
+    }
+
+    /// The evaluation with this new state.
+    pub(super) fn finish_with(mut self, old: &ShardState, new: ShardState, reply: ShardReply) -> Evaluation {
+        self.arrays.clear();
+        let mut evaluation = self.finish(old, reply);
+        if new != *old {
+            evaluation.batch.put(encoding::STATE_KEY, new.encode());
+            evaluation.new_state = Some(new);
+        }
+        evaluation
+    }
+
     /// The evaluation: the batch with the shard's state in it when it changed, and what is to be counted.
     pub(super) fn finish(mut self, state: &ShardState, reply: ShardReply) -> Evaluation {
         let counted = CountChange { documents: self.documents, bytes: self.bytes };
-        let new_state = (!self.arrays.is_empty()).then(|| self.with_arrays(state));
+        let new_state = (!self.arrays.is_empty()).then(|| self.state_with_arrays(state));
         if let Some(state) = &new_state {
             self.batch.put(encoding::STATE_KEY, state.encode());
         }
         Evaluation { new_state, counted, ..Evaluation::new(self.batch, Ok(reply)) }
     }
 
-    fn with_arrays(&self, state: &ShardState) -> ShardState {
+    /// The shard's state with the arrays in it that were met.
+    pub(super) fn state_with_arrays(&self, state: &ShardState) -> ShardState {
         let mut state = state.clone();
         for met in &self.arrays {
             let components =

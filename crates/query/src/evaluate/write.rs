@@ -11,18 +11,18 @@ use bytes::Bytes;
 use document::filter::Filter;
 use document::update::Update;
 use document::{DocBuf, DocRef, EvalContext, RawDoc, Value};
-use storage::Fault;
+use storage::{Fault, KvBatch};
 
 use super::evaluator::Records;
 use super::maintain::Maintainer;
-use super::retry::RetryRecord;
+use super::retry::{Past, Remembered, RetryRecord, sum};
 use super::scratch::Scratch;
 use super::{
     Candidates, Evaluation, Outcome, Reader, ReturnDocument, ShardReply, Statement, StatementResult, Stop,
     WriteContext, WriteOp, WriteRequest, split,
 };
 use crate::encoding;
-use crate::state::ShardState;
+use crate::state::{Origin, ShardState};
 
 pub(super) fn evaluate(
     state: &ShardState,
@@ -34,25 +34,35 @@ pub(super) fn evaluate(
     if let Err(error) = check_route(state, request) {
         return Ok(Evaluation::refused(error));
     }
-    let mut record = match &request.session {
+    let mut remembered = match &request.session {
         None => None,
-        Some((session, txn)) => match records.load(reader, *session, *txn)? {
-            Ok(record) => Some(record),
+        Some((session, txn)) => match records.load(state, reader, *session, *txn)? {
+            Ok(remembered) => Some(remembered),
             Err(error) => return Ok(Evaluation::refused(error)),
         },
     };
     let remember = request.statements.len() > 1 || request.statements.iter().any(Statement::is_multi);
     let mut scratch = Scratch::new(reader, remember);
     let writer = Writer {
-        maintainer: Maintainer { state, namespace: &request.namespace, commit: cx.commit_timestamp },
+        maintainer: Maintainer {
+            state,
+            namespace: &request.namespace,
+            commit: cx.commit_timestamp,
+            checks_unique: true,
+        },
         eval: EvalContext::new(cx.now, cx.commit_timestamp).with_variables(request.variables.clone()),
     };
-    let results = run_all(&writer, &mut scratch, request, record.as_mut())?;
-    let written = match (record, request.session) {
-        (Some(mut record), Some((session, _))) if !scratch.is_unchanged() => {
-            record.wall_ms = cx.now.timestamp_millis();
-            scratch.put(encoding::retry_key(session), record.encode());
-            Some((session, record))
+    if !is_allowed(records, request) {
+        let outcome = Ok(Outcome::LostCandidate);
+        let lost = StatementResult { statement: 0, outcome, repeated: false };
+        return Ok(Evaluation::new(KvBatch::default(), Ok(ShardReply::Write(vec![lost]))));
+    }
+    let results = run_all(&writer, &mut scratch, request, remembered.as_mut())?;
+    let written = match (remembered, request.session) {
+        (Some(mut remembered), Some((session, _))) if !scratch.is_unchanged() => {
+            remembered.own.wall_ms = cx.now.timestamp_millis();
+            scratch.put(encoding::retry_key(session), remembered.own.encode());
+            Some((session, remembered.own, remembered.all_taken))
         }
         _ => None,
     };
@@ -60,11 +70,10 @@ pub(super) fn evaluate(
 }
 
 fn check_route(state: &ShardState, request: &WriteRequest) -> base::Result<()> {
-    if state.sealed {
-        return Err(Error::new(
-            Code::STALE_CONFIG,
-            "The shard takes no more writes; its shard map has changed",
-        ));
+    if !state.serves() {
+        let message =
+            "The shard does not serve: others take its place, or it is about to take that of others";
+        return Err(Error::new(Code::STALE_CONFIG, message));
     }
     if state.epoch != request.epoch {
         let message = format!(
@@ -78,19 +87,27 @@ fn check_route(state: &ShardState, request: &WriteRequest) -> base::Result<()> {
     Ok(())
 }
 
+/// Whether no other attempt at the request's statement has asked for it here since. A repeat of what was executed is none.
+fn is_allowed(records: &Records, request: &WriteRequest) -> bool {
+    let (Some(fence), Some(session)) = (&request.fence, request.session) else { return true };
+    let statement = request.statements.first();
+    statement.is_some_and(|statement| records.fences.allows(session, statement.stmt_id, fence))
+}
+
 /// Runs statements in order; stops after the first failure of an ordered request.
 fn run_all(
     writer: &Writer<'_>,
     scratch: &mut Scratch<'_>,
     request: &WriteRequest,
-    mut record: Option<&mut RetryRecord>,
+    mut remembered: Option<&mut Remembered<'_>>,
 ) -> Result<Vec<StatementResult>, Fault> {
     let mut results = Vec::with_capacity(request.statements.len());
     for (position, statement) in request.statements.iter().enumerate() {
         let stmt_id = statement.stmt_id;
-        let recorded = record.as_ref().and_then(|record| record.outcome(stmt_id)).cloned();
-        let after = record.as_ref().and_then(|record| record.position(stmt_id)).cloned();
-        if let (Some(outcome), None) = (&recorded, &after) {
+        let is_multi = statement.is_multi();
+        let past = remembered.as_ref().map(|known| known.past(writer.maintainer.state, stmt_id, is_multi));
+        let Past { outcome: recorded, is_complete, after, elsewhere } = past.unwrap_or_default();
+        if let (Some(outcome), true) = (&recorded, is_complete) {
             results.push(StatementResult {
                 statement: position,
                 outcome: Ok(outcome.clone()),
@@ -98,11 +115,11 @@ fn run_all(
             });
             continue;
         }
-        let mut walk = Walk { after, ..Walk::default() };
+        let mut walk = Walk { after, elsewhere, reached: None };
         let outcome = split(writer.run(scratch, &statement.op, &mut walk))?;
         let outcome = outcome.map(|outcome| recorded.iter().cloned().fold(outcome, sum));
         let failed = matches!(outcome, Err(_) | Ok(Outcome::LostCandidate));
-        if let Some(record) = record.as_mut() {
+        if let Some(Remembered { own: record, .. }) = remembered.as_deref_mut() {
             match &outcome {
                 Ok(Outcome::LostCandidate) => {}
                 Ok(outcome) if !statement.has_more() => record.add(stmt_id, outcome),
@@ -133,42 +150,30 @@ impl Statement {
 }
 
 /// How far a statement of many documents has come.
-#[derive(Default)]
-struct Walk {
+struct Walk<'a> {
     /// Candidates up to this key were dealt with by earlier requests.
     after: Option<Bytes>,
+    /// Candidates that were dealt with in the shards that they came from.
+    elsewhere: Vec<(&'a Origin, Option<Bytes>)>,
     /// The last candidate that this request dealt with, and what it did up to there.
     reached: Option<(Bytes, Outcome)>,
 }
 
-impl Walk {
+impl Walk<'_> {
     fn skips(&self, key: &Bytes) -> bool {
         self.after.as_ref().is_some_and(|after| key <= after)
+    }
+
+    /// Whether the document was dealt with in the shard that it came from.
+    fn has_passed(&self, key: &Bytes, document: &DocBuf) -> bool {
+        let upto = |upto: &Option<Bytes>| upto.as_ref().is_none_or(|upto| key <= upto);
+        self.elsewhere.iter().any(|(origin, reached)| upto(reached) && origin.had(document.as_doc()))
     }
 
     fn note(self, stmt_id: i32, recorded: Option<Outcome>, record: &mut RetryRecord) {
         if let Some((position, outcome)) = self.reached {
             record.add_partial(stmt_id, &recorded.into_iter().fold(outcome, sum), position);
         }
-    }
-}
-
-/// What two parts of one statement did together.
-fn sum(left: Outcome, right: Outcome) -> Outcome {
-    match (left, right) {
-        (
-            Outcome::Updated { matched, modified, upserted, document },
-            Outcome::Updated { matched: more_matched, modified: more_modified, .. },
-        ) => Outcome::Updated {
-            matched: matched + more_matched,
-            modified: modified + more_modified,
-            upserted,
-            document,
-        },
-        (Outcome::Deleted { deleted, document }, Outcome::Deleted { deleted: more_deleted, .. }) => {
-            Outcome::Deleted { deleted: deleted + more_deleted, document }
-        }
-        (outcome, _) => outcome,
     }
 }
 
@@ -179,7 +184,7 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    fn run(&self, scratch: &mut Scratch<'_>, op: &WriteOp, walk: &mut Walk) -> Result<Outcome, Stop> {
+    fn run(&self, scratch: &mut Scratch<'_>, op: &WriteOp, walk: &mut Walk<'_>) -> Result<Outcome, Stop> {
         match op {
             WriteOp::Insert { document } => {
                 check_size_for_insert(document)?;
@@ -215,6 +220,7 @@ impl Writer<'_> {
         let id = document.as_doc().get("_id");
         let id = id.ok_or_else(|| Error::new(Code::INVALID_ID_FIELD, "The document has no '_id' value"))?;
         check_id(&id)?;
+        self.check_owned(document)?;
         self.maintainer.insert(scratch, &encoding::document_key(&id), document)
     }
 
@@ -224,21 +230,28 @@ impl Writer<'_> {
         candidates: &Candidates,
         filter: &Filter,
         update: &Update,
-        mut walk: Option<&mut Walk>,
+        mut walk: Option<&mut Walk<'_>>,
         return_document: ReturnDocument,
     ) -> Result<Outcome, Stop> {
         let touched = self.maintainer.touched(update);
+        let moves = self.may_move(update);
         let (mut matched, mut modified, mut returned) = (0, 0, None);
         for key in &candidates.keys {
             if walk.as_ref().is_some_and(|walk| walk.skips(key)) {
                 continue;
             }
             let Some(old) = read(scratch, key)? else { continue };
+            if walk.as_ref().is_some_and(|walk| walk.has_passed(key, &old)) {
+                continue;
+            }
             let Some(details) = filter.matches_positional(old.as_doc(), &self.eval)? else { continue };
             matched += 1;
             let new = update.apply(old.as_doc(), Some(&details), &self.eval)?;
             if let Some(new) = &new {
                 check_updated(key, new)?;
+                if moves {
+                    self.check_stays(new)?;
+                }
                 self.maintainer.replace(scratch, key, &old, new, &touched)?;
                 modified += 1;
             }
@@ -252,6 +265,46 @@ impl Writer<'_> {
             walk.reached = Some((key.clone(), outcome));
         }
         Ok(Outcome::Updated { matched, modified, upserted: None, document: returned })
+    }
+
+    /// Whether an update may give a document another shard key.
+    fn may_move(&self, update: &Update) -> bool {
+        let state = self.maintainer.state;
+        !state.owns_everything() && state.shard_key.paths().iter().any(|path| update.touches(path))
+    }
+
+    /// Fails when an updated document belongs to another shard.
+    fn check_stays(&self, document: &DocBuf) -> base::Result<()> {
+        let state = self.maintainer.state;
+        if state.hash_range.contains(state.shard_key.hash(document.as_doc())?) {
+            return Ok(());
+        }
+        let fields: Vec<String> = state.shard_key.clone().into();
+        let message = format!(
+            "The update would move a document of {} to another shard by changing its shard key ({}), which is not supported \
+             yet: delete the document, and insert it with its new key",
+            self.maintainer.namespace,
+            fields.join(", ")
+        );
+        Err(Error::new(Code::ILLEGAL_OPERATION, message))
+    }
+
+    /// Fails when a new document belongs to another shard, or to none.
+    fn check_owned(&self, document: &DocBuf) -> base::Result<()> {
+        let state = self.maintainer.state;
+        if state.owns_everything() {
+            return Ok(());
+        }
+        let hash = state.shard_key.hash(document.as_doc())?;
+        if state.hash_range.contains(hash) {
+            return Ok(());
+        }
+        let message = format!(
+            "The document's shard key does not belong to this shard of {}: an upsert may not give a document another shard \
+             key than its filter says",
+            self.maintainer.namespace
+        );
+        Err(Error::new(Code::ILLEGAL_OPERATION, message))
     }
 
     fn upsert(
@@ -287,7 +340,7 @@ impl Writer<'_> {
         scratch: &mut Scratch<'_>,
         candidates: &Candidates,
         filter: &Filter,
-        mut walk: Option<&mut Walk>,
+        mut walk: Option<&mut Walk<'_>>,
         return_document: ReturnDocument,
     ) -> Result<Outcome, Stop> {
         let (mut deleted, mut returned) = (0, None);
@@ -296,6 +349,9 @@ impl Writer<'_> {
                 continue;
             }
             let Some(old) = read(scratch, key)? else { continue };
+            if walk.as_ref().is_some_and(|walk| walk.has_passed(key, &old)) {
+                continue;
+            }
             if !filter.matches(old.as_doc(), &self.eval)? {
                 continue;
             }

@@ -37,10 +37,20 @@ impl Distinct {
             }
             ControlFlow::Continue(())
         });
-        if self.bytes > DOCUMENT_BYTES_MAX {
-            return Err(Error::new(Code(17_217), "distinct too big, 16mb cap"));
+        self.check_size()
+    }
+
+    /// Adds a value that another shard found. Fails as [`Distinct::add`] does.
+    pub fn add_value(&mut self, value: &Bson) -> Result<()> {
+        self.insert(&Value::from(value));
+        self.check_size()
+    }
+
+    fn check_size(&self) -> Result<()> {
+        match self.bytes > DOCUMENT_BYTES_MAX {
+            true => Err(Error::new(Code(17_217), "distinct too big, 16mb cap")),
+            false => Ok(()),
         }
-        Ok(())
     }
 
     /// The values in BSON order.

@@ -1,16 +1,19 @@
 //! Reads on one shard's view: streams the documents of a plan through filter, sort, skip and limit.
 //!
 //! Called by the router for `find`, `aggregate`, `count`, `distinct` and the candidates of writes. Works in slices, so that
-//! one call never runs for long, and can give its view back between calls and go on with a newer one. Always holds: a
-//! document that the filter refuses costs no allocation here; each document comes out at most once.
+//! one call never runs for long, can give its view back between calls and go on with a newer one, and can be continued by
+//! a fresh executor elsewhere from its position. Always holds: a document that the filter refuses costs no allocation here;
+//! each document comes out at most once.
 
 mod distinct;
+mod scope;
 mod sorter;
 mod source;
 mod validate;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use document::filter::Filter;
 use document::sort::SortSpec;
 use document::{DocBuf, EvalContext};
@@ -19,10 +22,12 @@ use storage::View;
 use crate::Failure;
 use crate::encoding::Count;
 use crate::plan::{Access, Plan};
-use sorter::Sorter;
+use crate::position::{Mark, Place, Position, Rank};
+use sorter::{Sorted, Sorter};
 use source::{Found, Next, Source};
 
 pub use distinct::Distinct;
+pub use scope::HashScope;
 pub use validate::{ValidationReport, validate};
 
 /// What a read does with the documents of its plan.
@@ -36,6 +41,8 @@ pub struct FindRequest {
     pub skip: u64,
     /// How many to give at most.
     pub limit: Option<u64>,
+    /// Which part of the shard's documents; all of them when there is none.
+    pub scope: Option<HashScope>,
     /// The command's time and variables.
     pub context: EvalContext,
 }
@@ -89,9 +96,20 @@ pub struct Counters {
 #[derive(Clone, Debug)]
 pub struct Located {
     /// The document's key in the shard's keyspace.
-    pub key: bytes::Bytes,
+    pub key: Bytes,
     /// The document.
     pub document: DocBuf,
+}
+
+/// A document with what the shards' parts of a read are merged by: the sort key, then the document's key.
+#[derive(Clone, Debug)]
+pub struct Ranked {
+    /// The document.
+    pub document: DocBuf,
+    /// Its sort key: `SortSpec::key`. Empty when the read has no sort.
+    pub sort_key: Bytes,
+    /// The document's key in the shard's keyspace.
+    pub document_key: Bytes,
 }
 
 /// A running read.
@@ -104,7 +122,11 @@ pub struct FindExecutor {
     passed: u64,
     counters: Counters,
     /// A document that did not fit into the last slice.
-    held: Option<Located>,
+    held: Option<Given>,
+    /// Where the read began.
+    started: Position,
+    /// Where it met the last document that it gave.
+    last: Option<At>,
 }
 
 /// Where sorted documents stand.
@@ -114,20 +136,49 @@ enum Stage {
     /// Documents are collected; none goes out before all are seen.
     Collecting(Sorter),
     /// Sorted documents go out; the view is not needed any more.
-    Draining(std::vec::IntoIter<Located>),
+    Draining(std::vec::IntoIter<Sorted>),
+}
+
+/// A document on its way out.
+struct Given {
+    located: Located,
+    at: At,
+}
+
+/// Where a document was met: what a position is made of.
+#[derive(Clone)]
+enum At {
+    Scan(Mark),
+    Sort(Rank),
 }
 
 impl FindExecutor {
     /// Starts a read of `plan` on `view`.
     pub fn new(plan: Arc<Plan>, request: FindRequest, view: Arc<dyn View>) -> FindExecutor {
+        FindExecutor::new_after(plan, request, view, Position::start())
+    }
+
+    /// Goes on with a read behind a position of it, possibly of another replica or shard. `plan` is one that was made for
+    /// this position. The request's skip and limit are those of what is still to come.
+    pub fn new_after(
+        plan: Arc<Plan>,
+        request: FindRequest,
+        view: Arc<dyn View>,
+        position: Position,
+    ) -> FindExecutor {
+        let (mark, rank) = match &position.0 {
+            Place::Start => (None, None),
+            Place::Scan(place) => (Some(&place.mark), None),
+            Place::Sort(rank) => (None, Some(rank.clone())),
+        };
         let stage = match (&request.sort, plan.sort_needed) {
             (Some(sort), true) => {
                 let keep = request.limit.map(|limit| limit.saturating_add(request.skip));
-                Stage::Collecting(Sorter::new(sort.clone(), keep))
+                Stage::Collecting(Sorter::new(sort.clone(), keep, rank))
             }
             _ => Stage::Streaming,
         };
-        let source = Source::new(&plan.access, view);
+        let source = Source::new(&plan.access, view, mark);
         FindExecutor {
             plan,
             request,
@@ -137,63 +188,60 @@ impl FindExecutor {
             passed: 0,
             counters: Counters::default(),
             held: None,
+            started: position,
+            last: None,
         }
     }
 
     /// Adds the next documents to `out`.
     pub fn next_batch(&mut self, slice: &Slice, out: &mut Vec<DocBuf>) -> Result<Progress, Failure> {
-        let (mut given, mut bytes) = (0, 0);
-        let stop_at = self.examined().saturating_add(slice.examined_max);
-        loop {
-            if given >= slice.documents_max {
-                return Ok(Progress::Full);
-            }
-            let located = match self.next_located(stop_at)? {
-                Step::Document(located) => located,
-                Step::Paused => return Ok(Progress::Paused),
-                Step::Done => return Ok(Progress::Done),
-            };
-            let document = located.document.clone();
-            let fits = document.bytes().len() <= slice.bytes_max.saturating_sub(bytes);
-            if given > 0 && !fits {
-                self.hold(located);
-                return Ok(Progress::Full);
-            }
-            given += 1;
-            bytes += document.bytes().len();
-            out.push(document);
-        }
+        self.fill(slice, &mut |given| out.push(given.located.document))
     }
 
     /// Adds the next documents to `out` with their keys: the candidates of a write.
     pub fn next_located_batch(&mut self, slice: &Slice, out: &mut Vec<Located>) -> Result<Progress, Failure> {
-        let stop_at = self.examined().saturating_add(slice.examined_max);
-        let mut given = 0;
-        while given < slice.documents_max {
-            match self.next_located(stop_at)? {
-                Step::Document(located) => out.push(located),
-                Step::Paused => return Ok(Progress::Paused),
-                Step::Done => return Ok(Progress::Done),
-            }
-            given += 1;
-        }
-        Ok(Progress::Full)
+        self.fill(slice, &mut |given| out.push(given.located))
+    }
+
+    /// Adds the next documents to `out` with what they are merged by. Sort keys never descend; documents with equal ones
+    /// come in the order of their keys, or of the index that gives the order.
+    pub fn next_ranked_batch(&mut self, slice: &Slice, out: &mut Vec<Ranked>) -> Result<Progress, Failure> {
+        let sort = self.request.sort.clone();
+        self.fill(slice, &mut |Given { located, at }| {
+            let sort_key = match (at, &sort) {
+                (At::Sort(rank), _) => rank.sort_key,
+                (At::Scan(_), Some(sort)) => sort.key(located.document.as_doc()).into(),
+                (At::Scan(_), None) => Bytes::new(),
+            };
+            out.push(Ranked { document: located.document, sort_key, document_key: located.key });
+        })
     }
 
     /// Counts the next documents without keeping them; from index entries alone where their bounds say all.
     pub fn count_batch(&mut self, examined_max: u64) -> Result<(u64, Progress), Failure> {
-        let stop_at = self.examined().saturating_add(examined_max);
-        let by_entries = matches!(&self.plan.access, Access::Index(access) if access.is_exact)
-            && matches!(self.stage, Stage::Streaming);
         let mut counted = 0;
+        if !self.counts_by_entries() {
+            let progress = self.fill(&Slice::examining(examined_max), &mut |_| counted += 1)?;
+            return Ok((counted, progress));
+        }
+        let stop_at = self.examined().saturating_add(examined_max);
         loop {
-            let step =
-                if by_entries { self.next_key(stop_at)? } else { self.next_located(stop_at)?.map(drop) };
-            match step {
-                Step::Document(()) => counted += 1,
+            match self.next_key(stop_at)? {
+                Step::Document(mark) => self.last = Some(At::Scan(mark)),
                 Step::Paused => return Ok((counted, Progress::Paused)),
                 Step::Done => return Ok((counted, Progress::Done)),
             }
+            counted += 1;
+        }
+    }
+
+    /// Everything given out so far, here and before the position that the read went on from: the place behind the last
+    /// document that a call has given or counted. A read that has only skipped documents is where it started.
+    pub fn position(&self) -> Position {
+        match &self.last {
+            None => self.started.clone(),
+            Some(At::Scan(mark)) => Position::in_scan(&self.plan.access, mark),
+            Some(At::Sort(rank)) => Position(Place::Sort(rank.clone())),
         }
     }
 
@@ -226,18 +274,49 @@ impl FindExecutor {
         self.counters.keys_examined + self.counters.docs_examined
     }
 
-    /// The next document after sort, skip and limit.
-    fn next_located(&mut self, stop_at: u64) -> Result<Step, Failure> {
-        if let Some(held) = self.held.take() {
+    /// The scope, and what was given before, are questions to documents.
+    fn counts_by_entries(&self) -> bool {
+        matches!(&self.plan.access, Access::Index(access) if access.is_exact)
+            && matches!(self.stage, Stage::Streaming)
+            && self.request.scope.is_none()
+            && self.source.knows_by_entries()
+    }
+
+    /// Gives the next documents until the slice is full.
+    fn fill(&mut self, slice: &Slice, give: &mut dyn FnMut(Given)) -> Result<Progress, Failure> {
+        let (mut documents, mut bytes) = (0, 0);
+        let stop_at = self.examined().saturating_add(slice.examined_max);
+        while documents < slice.documents_max {
+            let given = match self.next_given(stop_at)? {
+                Step::Document(given) => given,
+                Step::Paused => return Ok(Progress::Paused),
+                Step::Done => return Ok(Progress::Done),
+            };
+            let length = given.located.document.bytes().len();
+            if documents > 0 && length > slice.bytes_max.saturating_sub(bytes) {
+                self.held = Some(given);
+                return Ok(Progress::Full);
+            }
+            documents += 1;
+            bytes += length;
             self.counters.returned += 1;
+            self.last = Some(given.at.clone());
+            give(given);
+        }
+        Ok(Progress::Full)
+    }
+
+    /// The next document after sort, skip and limit.
+    fn next_given(&mut self, stop_at: u64) -> Result<Step, Failure> {
+        if let Some(held) = self.held.take() {
             return Ok(Step::Document(held));
         }
         loop {
             if self.request.limit.is_some_and(|limit| self.passed >= limit) {
                 return Ok(Step::Done);
             }
-            let located = match self.next_ordered(stop_at)? {
-                Step::Document(located) => located,
+            let given = match self.next_ordered(stop_at)? {
+                Step::Document(given) => given,
                 step => return Ok(step),
             };
             if self.skipped < self.request.skip {
@@ -245,13 +324,12 @@ impl FindExecutor {
                 continue;
             }
             self.passed += 1;
-            self.counters.returned += 1;
-            return Ok(Step::Document(located));
+            return Ok(Step::Document(given));
         }
     }
 
-    /// As `next_located`, without the documents.
-    fn next_key(&mut self, stop_at: u64) -> Result<Step<()>, Failure> {
+    /// As `next_given`, without the documents.
+    fn next_key(&mut self, stop_at: u64) -> Result<Step<Mark>, Failure> {
         loop {
             if self.request.limit.is_some_and(|limit| self.passed >= limit) {
                 return Ok(Step::Done);
@@ -259,12 +337,12 @@ impl FindExecutor {
             match self.source.next_key(&mut self.counters, stop_at)? {
                 Next::Paused => return Ok(Step::Paused),
                 Next::Done => return Ok(Step::Done),
-                Next::Found(()) if self.skipped < self.request.skip => self.skipped += 1,
-                Next::Found(()) => {
+                Next::Found(_) if self.skipped < self.request.skip => self.skipped += 1,
+                Next::Found(mark) => {
                     self.passed += 1;
                     self.counters.matched += 1;
                     self.counters.returned += 1;
-                    return Ok(Step::Document(()));
+                    return Ok(Step::Document(mark));
                 }
             }
         }
@@ -273,17 +351,17 @@ impl FindExecutor {
     /// The next document in the order asked for.
     fn next_ordered(&mut self, stop_at: u64) -> Result<Step, Failure> {
         if let Stage::Draining(sorted) = &mut self.stage {
-            return Ok(sorted.next().map_or(Step::Done, Step::Document));
+            return Ok(sorted.next().map_or(Step::Done, Step::of_sorted));
         }
         loop {
-            let located = match self.next_matching(stop_at)? {
-                Step::Document(located) => located,
+            let given = match self.next_matching(stop_at)? {
+                Step::Document(given) => given,
                 Step::Paused => return Ok(Step::Paused),
                 Step::Done => return Ok(self.finish_sort()),
             };
             match &mut self.stage {
-                Stage::Collecting(sorter) => sorter.push(located)?,
-                _ => return Ok(Step::Document(located)),
+                Stage::Collecting(sorter) => sorter.push(given.located)?,
+                _ => return Ok(Step::Document(given)),
             }
         }
     }
@@ -294,10 +372,10 @@ impl FindExecutor {
         let first = sorted.next();
         self.stage = Stage::Draining(sorted);
         self.source.release_view();
-        first.map_or(Step::Done, Step::Document)
+        first.map_or(Step::Done, Step::of_sorted)
     }
 
-    /// The next document that the filter accepts.
+    /// The next document of the scope that the filter accepts.
     fn next_matching(&mut self, stop_at: u64) -> Result<Step, Failure> {
         loop {
             let found = match self.source.next(&mut self.counters, stop_at)? {
@@ -305,34 +383,29 @@ impl FindExecutor {
                 Next::Paused => return Ok(Step::Paused),
                 Next::Done => return Ok(Step::Done),
             };
-            let Found { key, document } = found;
-            if self.request.filter.matches(document.as_doc(), &self.request.context)? {
+            let Found { key, document, mark } = found;
+            let scope = self.request.scope.as_ref();
+            if scope.is_none_or(|scope| scope.contains(document.as_doc()))
+                && self.request.filter.matches(document.as_doc(), &self.request.context)?
+            {
                 self.counters.matched += 1;
-                return Ok(Step::Document(Located { key, document }));
+                return Ok(Step::Document(Given { located: Located { key, document }, at: At::Scan(mark) }));
             }
         }
-    }
-
-    fn hold(&mut self, located: Located) {
-        self.counters.returned -= 1;
-        self.held = Some(located);
     }
 }
 
 /// One document, or why there is none now.
-enum Step<T = Located> {
+enum Step<T = Given> {
     Document(T),
     Paused,
     Done,
 }
 
-impl<T> Step<T> {
-    fn map<U>(self, f: impl FnOnce(T) -> U) -> Step<U> {
-        match self {
-            Step::Document(document) => Step::Document(f(document)),
-            Step::Paused => Step::Paused,
-            Step::Done => Step::Done,
-        }
+impl Step {
+    fn of_sorted(sorted: Sorted) -> Step {
+        let located = Located { key: sorted.rank.document_key.clone(), document: sorted.document };
+        Step::Document(Given { located, at: At::Sort(sorted.rank) })
     }
 }
 

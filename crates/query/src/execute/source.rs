@@ -1,7 +1,8 @@
 //! Where a read's documents come from: scans of documents or of index entries, one range after the other.
 //!
 //! Called by the executor. Always holds: what was looked at last is remembered, so that a scan can go on behind it in
-//! another view; a document that several entries point to is given once.
+//! another view; a document that several entries point to is given once, under the first of them, also when the scan
+//! goes on behind a mark that another one has left.
 
 use std::collections::HashSet;
 use std::collections::VecDeque;
@@ -16,11 +17,13 @@ use super::Counters;
 use crate::Failure;
 use crate::encoding;
 use crate::plan::{Access, IndexAccess};
+use crate::position::Mark;
 
-/// A document and its key.
+/// A document, its key, and where the scan met it.
 pub(super) struct Found {
     pub(super) key: Bytes,
     pub(super) document: DocBuf,
+    pub(super) mark: Mark,
 }
 
 /// What a source has next.
@@ -40,10 +43,21 @@ pub(super) struct Source {
     last: Option<Bytes>,
     /// Keys of documents given so far, where one could come again.
     seen: Option<HashSet<Bytes>>,
+    /// What was given before the source began, where a document of it could come again.
+    earlier: Option<Earlier>,
+}
+
+/// An earlier scan of the same access, up to a mark.
+struct Earlier {
+    /// For each branch up to the one of the mark.
+    accesses: Vec<IndexAccess>,
+    mark: Mark,
 }
 
 /// A range still to be scanned.
 struct Leg {
+    /// Which branch of a union it belongs to; else zero.
+    branch: u16,
     range: KeyRange,
     direction: Direction,
     kind: LegKind,
@@ -62,31 +76,29 @@ enum LegKind {
 }
 
 impl Source {
-    pub(super) fn new(access: &Access, view: Arc<dyn View>) -> Source {
-        let mut legs = VecDeque::new();
-        let mut repeats = false;
-        match access {
-            Access::Nothing => {}
-            Access::Document { key, .. } => {
-                let range = KeyRange { start: key.clone(), end: None };
-                let kind = LegKind::Document { through_index: true };
-                legs.push_back(Leg { range, direction: Direction::Forward, kind, access: None });
-            }
-            Access::Collection { direction } => {
-                let kind = LegKind::Documents { through_index: false };
-                let range = encoding::document_range();
-                legs.push_back(Leg { range, direction: *direction, kind, access: None });
-            }
-            Access::Index(access) => {
-                repeats = access.index.is_multikey();
-                push_legs(access, &mut legs);
-            }
-            Access::Union(accesses) => {
-                repeats = true;
-                accesses.iter().for_each(|access| push_legs(access, &mut legs));
-            }
+    /// A scan of all that `access` names; what lies behind `after`, when that is given.
+    pub(super) fn new(access: &Access, view: Arc<dyn View>, after: Option<&Mark>) -> Source {
+        let mut legs = legs_of(access);
+        if let Some(mark) = after {
+            legs = legs.into_iter().filter_map(|leg| leg.behind(mark)).collect();
         }
-        Source { view: Some(view), legs, current: None, last: None, seen: repeats.then(HashSet::new) }
+        let accesses = match access {
+            Access::Index(access) if access.repeats => std::slice::from_ref(&**access),
+            Access::Union { accesses, .. } => accesses,
+            _ => &[],
+        };
+        let repeats = !accesses.is_empty();
+        let earlier = after.filter(|_| repeats).map(|mark| Earlier {
+            accesses: accesses.iter().take(usize::from(mark.branch) + 1).cloned().collect(),
+            mark: mark.clone(),
+        });
+        let seen = repeats.then(HashSet::new);
+        Source { view: Some(view), legs, current: None, last: None, seen, earlier }
+    }
+
+    /// Whether entries alone say which documents are still to come.
+    pub(super) fn knows_by_entries(&self) -> bool {
+        self.earlier.is_none()
     }
 
     /// The next document, unless more than `stop_at` entries and documents have been looked at.
@@ -96,17 +108,18 @@ impl Source {
                 return Ok(Next::Paused);
             }
             let Some(leg) = self.legs.front() else { return Ok(Next::Done) };
-            let kind = leg.kind;
+            let (kind, branch) = (leg.kind, leg.branch);
+            let at = |key: &Bytes| Mark { branch, key: key.clone() };
             let found = match kind {
                 LegKind::Document { .. } => {
                     let key = leg.range.start.clone();
                     self.legs.pop_front();
-                    self.fetch(&key)?.map(|document| Found { key, document })
+                    self.fetch(&key)?.map(|document| Found { mark: at(&key), key, document })
                 }
                 LegKind::Documents { .. } => match self.next_pair()? {
                     Some((key, value)) => {
                         let document = encoding::decode_document(&key, &value)?.document;
-                        Some(Found { key, document })
+                        Some(Found { mark: at(&key), key, document })
                     }
                     None => continue,
                 },
@@ -114,7 +127,7 @@ impl Source {
                     Some((key, value)) => {
                         counters.keys_examined += 1;
                         match self.pointed_at(&key, &value)? {
-                            Some(document_key) => Some(self.follow(&key, document_key)?),
+                            Some(document_key) => Some(self.follow(at(&key), document_key)?),
                             None => None,
                         }
                     }
@@ -130,35 +143,42 @@ impl Source {
                 counters.keys_examined += 1;
             }
             counters.docs_examined += 1;
-            return Ok(Next::Found(found));
+            if !self.earlier.as_ref().is_some_and(|earlier| earlier.gave(&found)) {
+                return Ok(Next::Found(found));
+            }
         }
     }
 
     /// Passes the next document without looking at it, for bounds that say all.
-    pub(super) fn next_key(&mut self, counters: &mut Counters, stop_at: u64) -> Result<Next<()>, Failure> {
+    pub(super) fn next_key(&mut self, counters: &mut Counters, stop_at: u64) -> Result<Next<Mark>, Failure> {
         loop {
             if counters.keys_examined + counters.docs_examined >= stop_at {
                 return Ok(Next::Paused);
             }
             let Some(leg) = self.legs.front() else { return Ok(Next::Done) };
-            let is_new = match leg.kind {
+            let branch = leg.branch;
+            let (key, is_new) = match leg.kind {
                 LegKind::Document { .. } => {
                     let key = leg.range.start.clone();
                     self.legs.pop_front();
-                    self.fetch(&key)?.is_some()
+                    let is_there = self.fetch(&key)?.is_some();
+                    (key, is_there)
                 }
                 LegKind::Documents { .. } => match self.next_pair()? {
-                    Some(_) => true,
+                    Some((key, _)) => (key, true),
                     None => continue,
                 },
                 LegKind::Entries => match self.next_pair()? {
-                    Some((key, value)) => self.pointed_at(&key, &value)?.is_some(),
+                    Some((key, value)) => {
+                        let is_new = self.pointed_at(&key, &value)?.is_some();
+                        (key, is_new)
+                    }
                     None => continue,
                 },
             };
             counters.keys_examined += 1;
             if is_new {
-                return Ok(Next::Found(()));
+                return Ok(Next::Found(Mark { branch, key }));
             }
         }
     }
@@ -177,14 +197,7 @@ impl Source {
         self.view = Some(view);
         self.current = None;
         if let (Some(last), Some(leg)) = (self.last.take(), self.legs.front_mut()) {
-            match leg.direction {
-                Direction::Forward => {
-                    let mut after = last.to_vec();
-                    after.push(0);
-                    leg.range.start = after.into();
-                }
-                Direction::Reverse => leg.range.end = Some(last),
-            }
+            leg.go_behind(last);
         }
     }
 
@@ -220,10 +233,12 @@ impl Source {
         Ok(self.is_new(&document_key).then_some(document_key))
     }
 
-    fn follow(&self, key: &[u8], document_key: Bytes) -> Result<Found, Failure> {
+    fn follow(&self, mark: Mark, document_key: Bytes) -> Result<Found, Failure> {
         match self.fetch(&document_key)? {
-            Some(document) => Ok(Found { key: document_key, document }),
-            None => Err(encoding::damaged(key, "is an index entry of a document that is not there").into()),
+            Some(document) => Ok(Found { key: document_key, document, mark }),
+            None => {
+                Err(encoding::damaged(&mark.key, "is an index entry of a document that is not there").into())
+            }
         }
     }
 
@@ -239,8 +254,74 @@ impl Source {
     }
 }
 
+impl Earlier {
+    /// Whether the earlier scan met the document. One that did not change since has the same entries as it had then.
+    fn gave(&self, found: &Found) -> bool {
+        (0_u16..).zip(&self.accesses).any(|(branch, access)| {
+            let until = (branch == self.mark.branch).then_some(&self.mark.key[..]);
+            access.visits(&found.key, found.document.as_doc(), until)
+        })
+    }
+}
+
+impl Leg {
+    /// What of the leg a scan that has come to `mark` has not visited.
+    fn behind(mut self, mark: &Mark) -> Option<Leg> {
+        if self.branch != mark.branch {
+            return (self.branch > mark.branch).then_some(self);
+        }
+        if matches!(self.kind, LegKind::Document { .. }) {
+            let is_behind = match self.direction {
+                Direction::Forward => self.range.start > mark.key,
+                Direction::Reverse => self.range.start < mark.key,
+            };
+            return is_behind.then_some(self);
+        }
+        self.go_behind(mark.key.clone());
+        (!self.range.is_empty()).then_some(self)
+    }
+
+    /// Leaves out `last` and what the leg visits before it.
+    fn go_behind(&mut self, last: Bytes) {
+        match self.direction {
+            Direction::Forward if last >= self.range.start => {
+                let mut after = last.to_vec();
+                after.push(0);
+                self.range.start = after.into();
+            }
+            Direction::Reverse if self.range.end.as_ref().is_none_or(|end| last < *end) => {
+                self.range.end = Some(last);
+            }
+            _ => {}
+        }
+    }
+}
+
+/// What an access visits, in that order.
+fn legs_of(access: &Access) -> VecDeque<Leg> {
+    let mut legs = VecDeque::new();
+    match access {
+        Access::Nothing => {}
+        Access::Document { key, .. } => {
+            let range = KeyRange { start: key.clone(), end: None };
+            let kind = LegKind::Document { through_index: true };
+            legs.push_back(Leg { branch: 0, range, direction: Direction::Forward, kind, access: None });
+        }
+        Access::Collection { direction } => {
+            let kind = LegKind::Documents { through_index: false };
+            let range = encoding::document_range();
+            legs.push_back(Leg { branch: 0, range, direction: *direction, kind, access: None });
+        }
+        Access::Index(access) => push_legs(0, access, &mut legs),
+        Access::Union { accesses, .. } => {
+            (0..).zip(accesses).for_each(|(branch, access)| push_legs(branch, access, &mut legs));
+        }
+    }
+    legs
+}
+
 /// The ranges of an index scan in the order in which it visits them.
-fn push_legs(access: &IndexAccess, legs: &mut VecDeque<Leg>) {
+fn push_legs(branch: u16, access: &IndexAccess, legs: &mut VecDeque<Leg>) {
     let on_id = access.is_on_id();
     let shared = (!on_id).then(|| Arc::new(access.clone()));
     let leg = |range: &KeyRange| {
@@ -250,7 +331,7 @@ fn push_legs(access: &IndexAccess, legs: &mut VecDeque<Leg>) {
             (true, false) => LegKind::Documents { through_index: true },
             (false, _) => LegKind::Entries,
         };
-        Leg { range: range.clone(), direction: access.direction, kind, access: shared.clone() }
+        Leg { branch, range: range.clone(), direction: access.direction, kind, access: shared.clone() }
     };
     match access.direction {
         Direction::Forward => legs.extend(access.ranges.iter().map(leg)),

@@ -8,14 +8,14 @@ use std::cmp::Ordering;
 
 use base::IndexId;
 use catalog::KeyDirection;
-use document::key;
 use document::sort::{SortDirection, SortSpec};
+use document::{DocRef, key};
 use storage::{Direction, KeyRange};
 
 use super::bounds::{Bounds, encoded_ranges, key_ranges};
 use super::conditions::{Condition, Conditions, Group};
-use crate::encoding;
 use crate::state::ShardIndex;
+use crate::{encoding, index};
 
 /// A scan of one index.
 #[derive(Clone, Debug)]
@@ -32,6 +32,8 @@ pub struct IndexAccess {
     pub provides_sort: bool,
     /// Whether the entries within the bounds are exactly those of matching documents.
     pub is_exact: bool,
+    /// Whether the scan may meet a document more than once.
+    pub(crate) repeats: bool,
     /// Bounds of fields behind the ranges, which each entry is held against.
     checks: Vec<FieldCheck>,
 }
@@ -66,6 +68,7 @@ impl IndexAccess {
             direction: sorted.unwrap_or(Direction::Forward),
             provides_sort: sorted.is_some(),
             is_exact: is_exact(index, conditions),
+            repeats: index.is_multikey(),
             checks,
             bounds,
         }
@@ -98,6 +101,31 @@ impl IndexAccess {
             let value = self.split_field(field, rest).map_or(rest, |(value, _)| value);
             check.allowed.iter().any(|range| range.contains(value))
         })
+    }
+
+    /// Whether the scan visits the document: all of it, or no farther than the entry `until`.
+    pub(crate) fn visits(&self, document_key: &[u8], document: DocRef<'_>, until: Option<&[u8]>) -> bool {
+        let is_visited = |key: &[u8]| {
+            let is_before = until.is_none_or(|until| match self.direction {
+                Direction::Forward => key <= until,
+                Direction::Reverse => key >= until,
+            });
+            is_before && self.is_in_ranges(key)
+        };
+        if self.is_on_id() {
+            return is_visited(document_key);
+        }
+        // A document that cannot be indexed has no entries.
+        let keys = index::keys(&self.index.spec, document).unwrap_or_default();
+        keys.keys.iter().any(|fields| {
+            let entry_key = encoding::index_entry_key(self.index.spec.id, fields, document_key);
+            is_visited(&entry_key) && self.accepts(fields)
+        })
+    }
+
+    fn is_in_ranges(&self, key: &[u8]) -> bool {
+        let behind = self.ranges.partition_point(|range| &range.start[..] <= key);
+        behind.checked_sub(1).and_then(|last| self.ranges.get(last)).is_some_and(|range| range.contains(key))
     }
 
     fn split_field<'b>(&self, field: usize, bytes: &'b [u8]) -> Option<(&'b [u8], &'b [u8])> {

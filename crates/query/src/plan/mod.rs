@@ -6,6 +6,7 @@
 mod access;
 mod bounds;
 mod conditions;
+mod continued;
 mod estimate;
 
 use base::{Error, IndexId};
@@ -22,6 +23,7 @@ pub use bounds::{Bounds, Interval};
 
 use crate::encoding;
 use crate::failure::Failure;
+use crate::position::{Place, Position};
 use crate::state::{IndexStatus, ShardIndex, ShardState};
 use conditions::Conditions;
 
@@ -43,6 +45,9 @@ pub struct PlanRequest<'a> {
     pub hint: Option<&'a Hint>,
     /// How many documents are enough, skipped ones included.
     pub limit: Option<u64>,
+    /// What the same read has given elsewhere: the plan is then one that can go on behind it. A scan goes on in the access
+    /// that it was in, whatever the hint; a sort under any access, but it stays a sort.
+    pub after: Option<&'a Position>,
 }
 
 /// The index that a client names.
@@ -87,7 +92,12 @@ pub enum Access {
     /// A part of an index, or all of it.
     Index(Box<IndexAccess>),
     /// Parts of several indexes, one after the other; a document is taken once.
-    Union(Vec<IndexAccess>),
+    Union {
+        /// Which of the filter's `$or`s the indexes serve.
+        or: u16,
+        /// One for each of its branches.
+        accesses: Vec<IndexAccess>,
+    },
 }
 
 impl Hint {
@@ -135,9 +145,28 @@ fn order_of(value: &Bson) -> Option<bool> {
     }
 }
 
-/// Chooses the way. Fails with `BadValue` when the hint names no index.
+/// Chooses the way. Fails with `BadValue` when the hint names no index or the position is not of such a read, and with
+/// `QueryPlanKilled` (175) when the index that the position is in cannot be read here.
 pub fn plan(state: &ShardState, view: &dyn View, request: &PlanRequest<'_>) -> Result<Plan, Failure> {
     let sort = request.sort.filter(|sort| !sort.is_empty());
+    match request.after.map(|position| &position.0) {
+        None | Some(Place::Start) => choose(state, view, request, sort),
+        Some(Place::Scan(place)) => continued::plan(state, request.filter, sort, place),
+        // An index that gives the order has another order among ties.
+        Some(Place::Sort(_)) if sort.is_some() => {
+            let unsorted = choose(state, view, &PlanRequest { limit: None, ..*request }, None)?;
+            Ok(Plan { sort_needed: true, ..unsorted })
+        }
+        Some(Place::Sort(_)) => Err(continued::foreign()),
+    }
+}
+
+fn choose(
+    state: &ShardState,
+    view: &dyn View,
+    request: &PlanRequest<'_>,
+    sort: Option<&SortSpec>,
+) -> Result<Plan, Failure> {
     if matches!(request.filter.root(), Node::False) {
         return Ok(Plan { access: Access::Nothing, sort_needed: false, rejected: Vec::new() });
     }
@@ -149,7 +178,7 @@ pub fn plan(state: &ShardState, view: &dyn View, request: &PlanRequest<'_>) -> R
     if let Some(hint) = request.hint {
         return hinted(state, request.filter, sort, hint);
     }
-    choose(state, view, request.filter, sort, request.limit)
+    choose_by_cost(state, view, request.filter, sort, request.limit)
 }
 
 /// The document that a filter on nothing but `_id` names.
@@ -205,7 +234,7 @@ struct Candidate {
     bounded: bool,
 }
 
-fn choose(
+fn choose_by_cost(
     state: &ShardState,
     view: &dyn View,
     filter: &Filter,
@@ -220,8 +249,9 @@ fn choose(
         .filter(|access| access.is_bounded() || access.provides_sort)
         .collect();
     accesses.sort_by(access::by_shape);
-    let unions = conditions.ors.iter().filter_map(|branches| union_of(&indexes, branches));
-    let unions: Vec<Vec<IndexAccess>> = unions.collect();
+    let ors = (0..).zip(&conditions.ors);
+    let unions = ors.filter_map(|(or, branches)| Some((or, union_of(&indexes, branches)?)));
+    let unions: Vec<(u16, Vec<IndexAccess>)> = unions.collect();
     if let ([_], true) = (&accesses[..], unions.is_empty()) {
         let only = accesses.pop().expect("there is one");
         return Ok(finish(only, sort, Vec::new()));
@@ -252,13 +282,13 @@ fn choose(
             bounded,
         });
     }
-    for union in unions {
+    for (or, accesses) in unions {
         let mut entries = 0.0;
-        for access in &union {
+        for access in &accesses {
             entries += estimate::entries(view, access, documents, probe)?;
         }
         candidates.push(Candidate {
-            access: Access::Union(union),
+            access: Access::Union { or, accesses },
             provides_sort: false,
             entries,
             bounded: true,

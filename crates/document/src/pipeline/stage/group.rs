@@ -1,5 +1,8 @@
 //! `$group`: one row for each key, with accumulators over the rows that share it.
 //!
+//! Shards group their own rows as far as they can: each gives a row `{_id: key, p: [state, ...]}` for each key, and where
+//! these rows meet, the states of a key come together in the group's row.
+//!
 //! Always holds: keys that compare equal are one group (1 and 1.0), whose `_id` is the first one seen; groups come out in
 //! the order in which their keys were first seen.
 
@@ -12,6 +15,7 @@ use super::{Stage, Step};
 use crate::context::{EvalContext, Variables};
 use crate::expression::{Expression, memory_bytes};
 use crate::key;
+use crate::pipeline::accumulator::partial::foreign;
 use crate::pipeline::accumulator::{Accumulator, State};
 use crate::pipeline::row::Row;
 use crate::pipeline::runner::{Emit, Flow};
@@ -101,8 +105,23 @@ struct GroupState {
     states: Vec<State>,
 }
 
+/// Which part of the work a step does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// Rows to groups.
+    Whole,
+    /// Rows to states.
+    States,
+    /// States to groups.
+    Groups,
+}
+
+/// The field of a partial row that holds a state for each field of the group.
+const STATES_FIELD: &str = "p";
+
 pub(super) struct GroupStep {
     group: Group,
+    part: Part,
     /// From the key's encoding to its place in `groups`. Never iterated.
     index: HashMap<Vec<u8>, usize>,
     groups: Vec<GroupState>,
@@ -112,9 +131,10 @@ pub(super) struct GroupStep {
 }
 
 impl GroupStep {
-    pub(super) fn new(group: Group) -> GroupStep {
+    pub(super) fn new(group: Group, part: Part) -> GroupStep {
         GroupStep {
             group,
+            part,
             index: HashMap::new(),
             groups: Vec::new(),
             memory_bytes: 0,
@@ -137,16 +157,42 @@ impl GroupStep {
         self.groups.push(GroupState { id, states });
         position
     }
-}
 
-impl Step for GroupStep {
-    fn push(&mut self, row: Row, cx: &EvalContext, _: Emit<'_>) -> Result<Flow> {
+    fn take_row(&mut self, row: &Row, cx: &EvalContext) -> Result<()> {
         let id = self.group.id.evaluate(row.as_doc(), cx)?.unwrap_or(Bson::Null);
         let position = self.position_of(id);
         if let Some(state) = self.groups.get_mut(position) {
             for (field, state) in self.group.fields.iter().zip(&mut state.states) {
                 self.memory_bytes += state.add(field.argument.evaluate(row.as_doc(), cx)?)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Takes a row of a shard.
+    fn take_states(&mut self, row: Row) -> Result<()> {
+        let mut row = row.into_tree();
+        let (Some(id), Some(Bson::Array(partials))) = (row.remove("_id"), row.remove(STATES_FIELD)) else {
+            return Err(foreign());
+        };
+        if partials.len() != self.group.fields.len() {
+            return Err(foreign());
+        }
+        let position = self.position_of(id);
+        if let Some(state) = self.groups.get_mut(position) {
+            for (partial, state) in partials.into_iter().zip(&mut state.states) {
+                self.memory_bytes += state.absorb(partial)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Step for GroupStep {
+    fn push(&mut self, row: Row, cx: &EvalContext, _: Emit<'_>) -> Result<Flow> {
+        match self.part {
+            Part::Whole | Part::States => self.take_row(&row, cx)?,
+            Part::Groups => self.take_states(row)?,
         }
         if self.memory_bytes > limits::SORT_MEMORY_BYTES_MAX {
             let message = "PlanExecutor error during aggregation :: caused by :: Exceeded memory limit for $group, \
@@ -163,13 +209,18 @@ impl Step for GroupStep {
     }
 
     fn next_held(&mut self) -> Result<Option<Row>> {
-        let Some(state) = self.finished.next() else {
+        let Some(GroupState { id, states }) = self.finished.next() else {
             return Ok(None);
         };
         let mut document = Document::new();
-        document.insert("_id", state.id);
-        for (field, state) in self.group.fields.iter().zip(state.states) {
-            document.insert(field.name.clone(), state.finish());
+        document.insert("_id", id);
+        if self.part == Part::States {
+            let states: Vec<Bson> = states.into_iter().map(State::into_partial).collect();
+            document.insert(STATES_FIELD, states);
+        } else {
+            for (field, state) in self.group.fields.iter().zip(states) {
+                document.insert(field.name.clone(), state.finish());
+            }
         }
         Ok(Some(Row::Tree(document)))
     }

@@ -20,7 +20,7 @@ mod unwind;
 
 use base::{Code, Error, Result};
 
-pub use group::Group;
+pub use group::{Group, GroupField};
 pub use lookup::LookupSpec;
 pub use replace_root::ReplaceRoot;
 pub use unwind::Unwind;
@@ -32,6 +32,7 @@ use crate::filter::Filter;
 use crate::projection::Projection;
 use crate::sort::SortSpec;
 use crate::value::Value;
+use group::{GroupStep, Part};
 
 /// A parsed stage.
 #[derive(Clone, Debug)]
@@ -44,6 +45,10 @@ pub enum Stage {
     AddFields(Projection),
     /// `$group`
     Group(Group),
+    /// A shard's part of a `$group`: a row of states for each key. Only a split makes it.
+    PartialGroup(Group),
+    /// The other part: makes groups of the shards' states. Only a split makes it.
+    MergeGroups(Group),
     /// `$sort`
     Sort {
         /// By what.
@@ -129,6 +134,8 @@ impl Stage {
             | Stage::Unwind(_)
             | Stage::ReplaceRoot(_) => true,
             Stage::Group(_)
+            | Stage::PartialGroup(_)
+            | Stage::MergeGroups(_)
             | Stage::Sort { .. }
             | Stage::Limit(_)
             | Stage::Skip(_)
@@ -144,6 +151,8 @@ impl Stage {
             Stage::Project(_) => "$project",
             Stage::AddFields(_) => "$addFields",
             Stage::Group(_) => "$group",
+            Stage::PartialGroup(_) => "partial $group",
+            Stage::MergeGroups(_) => "merging $group",
             Stage::Sort { .. } => "$sort",
             Stage::Limit(_) => "$limit",
             Stage::Skip(_) => "$skip",
@@ -161,7 +170,9 @@ impl Stage {
             Stage::Project(projection) | Stage::AddFields(projection) => {
                 Box::new(project::ProjectStep::new(projection.clone()))
             }
-            Stage::Group(group) => Box::new(group::GroupStep::new(group.clone())),
+            Stage::Group(group) => Box::new(GroupStep::new(group.clone(), Part::Whole)),
+            Stage::PartialGroup(group) => Box::new(GroupStep::new(group.clone(), Part::States)),
+            Stage::MergeGroups(group) => Box::new(GroupStep::new(group.clone(), Part::Groups)),
             Stage::Sort { spec, limit } => Box::new(sort::SortStep::new(spec.clone(), *limit)),
             Stage::Limit(count) => Box::new(limit::LimitStep::new(*count)),
             Stage::Skip(count) => Box::new(skip::SkipStep::new(*count)),
