@@ -6,7 +6,7 @@
 //! lowers, in this order of importance, the number of: replicas on nodes that are gone or to be emptied, pairs of a
 //! shard's replicas in one zone, the squares of the nodes' replicas, of their primaries, of their bytes and of their
 //! operations. What a rule lowers, the rules after it never raise; the last two may take a shard back where it was in
-//! exchange for a better one.
+//! exchange for a better one, and a role may return to where it was once replicas have moved.
 //!
 //! The rules, a file for each: `repair` (gone and draining nodes), `spread` (zones, replicas, bytes), `primaries`
 //! (primaries, operations), `resize` (splits, merges). They work on a `model` of the cluster, in which each proposal counts as
