@@ -126,6 +126,7 @@ codes! {
     SHARD_NOT_FOUND = 70, "ShardNotFound";
     NAMESPACE_NOT_SHARDED = 118, "NamespaceNotSharded";
     CANNOT_SPLIT = 147, "CannotSplit";
+    NODE_NOT_FOUND = 74, "NodeNotFound";
     NOT_EXACT_VALUE_FIELD = 82, "NotExactValueField";
     WRITE_CONCERN_FAILED = 64, "WriteConcernFailed";
     MULTIPLE_ERRORS_OCCURRED = 65, "MultipleErrorsOccurred";

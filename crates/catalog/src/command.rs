@@ -5,7 +5,8 @@ use bson::Document;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    CollectionRecord, Failure, IndexFailure, IndexSpec, KeyDirection, NodeFacts, NodeRecord, ReshardPlan,
+    BalancerSettings, CollectionRecord, Failure, IndexFailure, IndexSpec, KeyDirection, NodeFacts,
+    NodeRecord, ReshardPlan,
 };
 
 /// A change of the catalog.
@@ -68,6 +69,76 @@ pub enum Command {
         shard: ShardId,
         /// Its node.
         node: NodeId,
+    },
+    /// Has a node's replicas move to other nodes. Fails with `NodeNotFound` (74) when it does not belong to the cluster, and
+    /// with `IllegalOperation` (20) when no node would be left, or when there are as many nodes in use as the replication
+    /// factor needs and would not be any more.
+    DrainNode {
+        /// The node.
+        node: NodeId,
+    },
+    /// Takes a node back into use that was to be drained. Fails with `NodeNotFound` when it does not belong to the cluster.
+    CancelDrain {
+        /// The node.
+        node: NodeId,
+    },
+    /// Takes a node out of the cluster. Its id is never used again, its name is free. Fails with `IllegalOperation` while it
+    /// holds replicas of shards, unless it is dead: they are then placed elsewhere. Fails in the same way when it is the
+    /// last node that could hold any, or when a shard has no replica on another one. Does nothing when that was done before.
+    RemoveNode {
+        /// The node.
+        node: NodeId,
+    },
+    /// A node has been gone for so long that its replicas shall be rebuilt elsewhere. Fails with `NodeNotFound` when it does
+    /// not belong to the cluster.
+    MarkDead {
+        /// The node.
+        node: NodeId,
+    },
+    /// A node is there again. Fails with `NodeNotFound` when it does not belong to the cluster.
+    MarkAlive {
+        /// The node.
+        node: NodeId,
+    },
+    /// Plans a replica on another node in the place of one, which leaves once the new one can stand in for it. Does nothing when
+    /// that was done before. Fails with `NamespaceNotFound` when the shard is gone, with `NodeNotFound` when one of the nodes
+    /// is, with `IllegalOperation` when the shard has no replica on the one or has one on the other, or when that one may get
+    /// none, and with `ConflictingOperationInProgress` (117) while another replica of the shard is on its way out, unless
+    /// this one's node is dead.
+    MoveReplica {
+        /// The shard.
+        shard: ShardId,
+        /// The node that gives its replica up.
+        from: NodeId,
+        /// The node that gets one.
+        to: NodeId,
+    },
+    /// Gives a replica up without another one in its place. Does nothing when that was done before. Fails with
+    /// `IllegalOperation` when fewer than the replication factor would be left on nodes that are to stay, as far as there are
+    /// as many, and otherwise as `MoveReplica` does.
+    RetireReplica {
+        /// The shard.
+        shard: ShardId,
+        /// The node that gives its replica up.
+        node: NodeId,
+    },
+    /// A replica that was to leave its group (a shard's, or the catalog's) does not belong to it any more. Does nothing when
+    /// that was known.
+    ReplicaLeft {
+        /// The shard.
+        shard: ShardId,
+        /// The replica.
+        replica: ReplicaId,
+    },
+    /// Switches the balancer on or off. Replicas are rebuilt and nodes are drained also while it is off.
+    SetBalancer {
+        /// Whether it is on.
+        enabled: bool,
+    },
+    /// Changes what the balancer goes by. Fails with `BadValue` (2) on a number that makes no sense.
+    ChangeBalancerSettings {
+        /// What it shall go by.
+        settings: BalancerSettings,
     },
     /// Adds indexes as building. An index that exists with the same key and options is left as it is. Fails with
     /// `WriteConflict` when indexes were dropped since the proposer looked, as `CreateCollection` does.

@@ -5,16 +5,18 @@
 //! memory. Called by `replica` (evaluation) and `router` (reading). Always holds: nothing in here does I/O, reads a
 //! clock or draws a random number; equal catalogs and equal commands give equal batches.
 
+pub mod balance;
 pub mod command;
 pub mod placement;
 pub mod record;
 pub mod reshard;
 pub mod state;
 
+pub use balance::BalancerSettings;
 pub use command::{Command, NewIndex, Reply, ReshardStep};
 pub use record::{
     Birth, ClusterRecord, CollectionRecord, CollectionState, Failure, HashSpan, IndexFailure, IndexSpec,
-    IndexState, KeyDirection, NodeFacts, NodeRecord, ReplicaPlacement, ShardMap, ShardPlacement,
+    IndexState, KeyDirection, NodeFacts, NodeRecord, NodeState, ReplicaPlacement, ShardMap, ShardPlacement,
 };
 pub use reshard::{Reshard, ReshardOutcome, ReshardPhase, ReshardPlan};
 pub use state::Catalog;

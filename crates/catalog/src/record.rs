@@ -10,6 +10,7 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::BalancerSettings;
 use crate::reshard::{Reshard, ReshardOutcome, first_epoch};
 
 /// The format that this version writes.
@@ -29,6 +30,62 @@ pub struct NodeRecord {
     /// The node that took its place: it came back at the same addresses without its data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replaced_by: Option<NodeId>,
+    /// What the operator wants of it.
+    #[serde(default)]
+    pub state: NodeState,
+    /// How many replicas of shards it had when it was last to be drained.
+    #[serde(default)]
+    pub drain_total: u32,
+    /// Whether the catalog's leader has found it gone for so long that its replicas are rebuilt elsewhere.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub dead: bool,
+}
+
+/// What the operator wants of a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NodeState {
+    /// It holds replicas.
+    #[default]
+    InUse,
+    /// Its replicas move to other nodes, and it gets no new ones.
+    Draining,
+    /// It belongs to the cluster no more. Its id is never used again.
+    Removed,
+}
+
+impl NodeRecord {
+    /// A node that is new to the cluster.
+    pub fn new(id: NodeId, facts: NodeFacts, token: String) -> NodeRecord {
+        NodeRecord {
+            id,
+            facts,
+            token,
+            replaced_by: None,
+            state: NodeState::InUse,
+            drain_total: 0,
+            dead: false,
+        }
+    }
+
+    /// Whether it belongs to the cluster.
+    pub fn is_member(&self) -> bool {
+        self.replaced_by.is_none() && self.state != NodeState::Removed
+    }
+
+    /// Whether its place among those that hold shards is meant to last, though it may be gone for now.
+    pub fn is_in_use(&self) -> bool {
+        self.facts.storage && self.replaced_by.is_none() && self.state == NodeState::InUse
+    }
+
+    /// Whether it may get replicas of shards.
+    pub fn takes_replicas(&self) -> bool {
+        self.is_in_use() && !self.dead
+    }
+
+    /// Whether its replica of the catalog may vote when there are others that could: it is to stay, and is there.
+    pub fn may_vote(&self) -> bool {
+        self.replaced_by.is_none() && self.state == NodeState::InUse && !self.dead
+    }
 }
 
 /// What a node says of itself at every start.
@@ -58,18 +115,34 @@ pub struct ClusterRecord {
     pub replication_factor: u32,
     /// The replicas of the catalog itself: one on each node.
     pub catalog: Vec<ReplicaPlacement>,
+    /// Replicas of the catalog that are to leave its group, until they have left.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leaving: Vec<ReplicaPlacement>,
+    /// How shards are kept even over the nodes.
+    #[serde(default)]
+    pub balancer: BalancerSettings,
 }
 
 impl Default for ClusterRecord {
     /// A cluster that has one node so far.
     fn default() -> ClusterRecord {
         let first = ReplicaPlacement { replica: ReplicaId(1), node: NodeId(1), founder: true };
-        ClusterRecord { name: "psdb".to_owned(), replication_factor: 3, catalog: vec![first] }
+        ClusterRecord {
+            name: "psdb".to_owned(),
+            replication_factor: 3,
+            catalog: vec![first],
+            leaving: Vec::new(),
+            balancer: BalancerSettings::default(),
+        }
     }
 }
 
 fn yes() -> bool {
     true
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// Whether a collection is in use.
@@ -107,6 +180,9 @@ pub struct CollectionRecord {
     pub failures: Vec<IndexFailure>,
     /// The fields whose hash chooses the shard.
     pub shard_key: Vec<String>,
+    /// How many shards the user asked for: shards are not merged below that.
+    #[serde(default)]
+    pub shards_min: u32,
     /// The same as a client wrote it; empty while nobody asked for shards.
     #[serde(default)]
     pub key_pattern: Document,
@@ -268,8 +344,11 @@ pub struct ShardPlacement {
     pub first: (u32, u32),
     /// Last hash it owns (inclusive), as its two halves.
     pub last: (u32, u32),
-    /// Its replicas.
+    /// Its replicas, as they shall be.
     pub replicas: Vec<ReplicaPlacement>,
+    /// Replicas that are to leave its group, until they have left: each keeps what it has until others have it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leaving: Vec<ReplicaPlacement>,
     /// The version of the shard map with which it came, or will come, into use.
     #[serde(default = "first_epoch")]
     pub since: Epoch,
@@ -278,7 +357,14 @@ pub struct ShardPlacement {
 impl ShardPlacement {
     /// A shard that owns every hash, from the beginning.
     pub fn whole(shard: ShardId, replicas: Vec<ReplicaPlacement>) -> ShardPlacement {
-        ShardPlacement { shard, first: (0, 0), last: (u32::MAX, u32::MAX), replicas, since: first_epoch() }
+        let since = first_epoch();
+        let (first, last) = ((0, 0), (u32::MAX, u32::MAX));
+        ShardPlacement { shard, first, last, replicas, leaving: Vec::new(), since }
+    }
+
+    /// The replicas that belong to its group or are about to: those placed, and those that have not left yet.
+    pub fn members(&self) -> impl Iterator<Item = &ReplicaPlacement> + Clone {
+        self.replicas.iter().chain(&self.leaving)
     }
 
     /// What it owns.

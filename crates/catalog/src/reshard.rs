@@ -16,6 +16,7 @@ use bson::Document;
 use serde::{Deserialize, Serialize};
 use storage::KvBatch;
 
+use crate::state::nodes::forget_retired;
 use crate::state::{Counters, put_collection, put_counters};
 use crate::{
     Birth, Catalog, CollectionRecord, Failure, HashSpan, IndexSpec, IndexState, ReplicaPlacement, Reply,
@@ -146,7 +147,14 @@ impl Catalog {
                 counters.replica = replica.next();
                 ReplicaPlacement { replica, node, founder: true }
             });
-            ShardPlacement { shard, first: span.first, last: span.last, replicas: replicas.collect(), since }
+            ShardPlacement {
+                shard,
+                first: span.first,
+                last: span.last,
+                replicas: replicas.collect(),
+                leaving: Vec::new(),
+                since,
+            }
         });
         Ok(shards.collect())
     }
@@ -183,10 +191,7 @@ impl Catalog {
         replica: ReplicaId,
     ) {
         let mut record = record.clone();
-        for shard in &mut record.retired {
-            shard.replicas.retain(|placed| placed.replica != replica);
-        }
-        record.retired.retain(|shard| !shard.replicas.is_empty());
+        forget_retired(&mut record, |placed| placed.replica == replica);
         put_collection(batch, &record);
     }
 }

@@ -3,6 +3,8 @@
 //! Keys: `n` + node id, `c` + collection id (both big-endian), `k` for the counters, `s` for the cluster's record. The same [`Catalog::apply`] runs on
 //! the leader right after evaluation (speculatively) and on every node after commit.
 
+pub(crate) mod nodes;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -107,7 +109,17 @@ impl Catalog {
             Command::ReplicaGone { collection, replica } => {
                 self.replica_gone(&mut batch, *collection, *replica)
             }
-            Command::PlaceReplica { shard, node } => self.place_replica(&mut batch, *shard, *node)?,
+            Command::PlaceReplica { .. }
+            | Command::DrainNode { .. }
+            | Command::CancelDrain { .. }
+            | Command::RemoveNode { .. }
+            | Command::MarkDead { .. }
+            | Command::MarkAlive { .. }
+            | Command::MoveReplica { .. }
+            | Command::RetireReplica { .. }
+            | Command::ReplicaLeft { .. }
+            | Command::SetBalancer { .. }
+            | Command::ChangeBalancerSettings { .. } => self.evaluate_nodes(&mut batch, command)?,
             Command::AddIndexes { collection, indexes, drops_seen } => {
                 self.add_indexes(&mut batch, *collection, indexes, *drops_seen)?
             }
@@ -246,8 +258,7 @@ impl Catalog {
         }
         let cluster = ClusterRecord { name: name.to_owned(), replication_factor, ..ClusterRecord::default() };
         batch.put(CLUSTER_KEY, encode(&cluster));
-        let node =
-            NodeRecord { id: NodeId(1), facts: facts.clone(), token: String::new(), replaced_by: None };
+        let node = NodeRecord::new(NodeId(1), facts.clone(), String::new());
         put_node(batch, &node);
         Reply::Node(Box::new(node))
     }
@@ -256,8 +267,7 @@ impl Catalog {
         if let Some(joined) = self.nodes.values().find(|node| node.token == token) {
             return Ok(Reply::Node(Box::new(joined.as_ref().clone())));
         }
-        let named =
-            self.nodes.values().find(|node| node.replaced_by.is_none() && node.facts.name == facts.name);
+        let named = self.nodes.values().find(|node| node.is_member() && node.facts.name == facts.name);
         if let Some(other) = named.filter(|other| other.facts.peer != facts.peer) {
             let message = format!(
                 "the cluster has a node called '{}' already, at {}; give this one another name",
@@ -266,12 +276,7 @@ impl Catalog {
             return Err(Error::new(Code::CONFLICTING_OPERATION_IN_PROGRESS, message));
         }
         let mut counters = self.counters;
-        let node = NodeRecord {
-            id: counters.node,
-            facts: facts.clone(),
-            token: token.to_owned(),
-            replaced_by: None,
-        };
+        let node = NodeRecord::new(counters.node, facts.clone(), token.to_owned());
         counters.node = counters.node.next();
         let mut cluster = self.cluster.as_ref().clone();
         if let Some(gone) = named {
@@ -308,6 +313,7 @@ impl Catalog {
 
     fn renew_node(&self, batch: &mut KvBatch, node: NodeId, facts: &NodeFacts) -> Reply {
         if let Some(known) = self.nodes.get(&node)
+            && known.is_member()
             && known.facts != *facts
         {
             put_node(batch, &NodeRecord { facts: facts.clone(), ..known.as_ref().clone() });
@@ -356,6 +362,7 @@ impl Catalog {
             index_drops: 0,
             failures: Vec::new(),
             shard_key: vec!["_id".to_owned()],
+            shards_min: 1,
             key_pattern: bson::Document::new(),
             shard_map: ShardMap { epoch: Epoch(1), shards: vec![shard] },
             built: Vec::new(),
@@ -393,32 +400,8 @@ impl Catalog {
             return Reply::Done;
         }
         let mut record = record.as_ref().clone();
-        for shard in record.all_shards_mut() {
-            shard.replicas.retain(|placed| placed.replica != replica);
-        }
-        if record.all_shards().all(|shard| shard.replicas.is_empty()) {
-            batch.delete(collection_key(collection));
-        } else {
-            put_collection(batch, &record);
-        }
+        nodes::forget_replicas(batch, &mut record, |placed| placed.replica == replica);
         Reply::Done
-    }
-
-    fn place_replica(&self, batch: &mut KvBatch, shard: ShardId, node: NodeId) -> Result<Reply> {
-        let Some((record, _)) = self.placement(shard) else {
-            return Err(Error::new(Code::NAMESPACE_NOT_FOUND, format!("there is no shard {shard}")));
-        };
-        let mut record = record.as_ref().clone();
-        let mut counters = self.counters;
-        for placed in record.all_shards_mut().filter(|placed| placed.shard == shard) {
-            if placed.replicas.iter().all(|replica| replica.node != node) {
-                placed.replicas.push(ReplicaPlacement { replica: counters.replica, node, founder: false });
-                counters.replica = counters.replica.next();
-            }
-        }
-        batch.put(COUNTERS_KEY, encode(&counters));
-        put_collection(batch, &record);
-        Ok(Reply::Done)
     }
 
     fn add_indexes(

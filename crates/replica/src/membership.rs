@@ -35,7 +35,7 @@ pub struct Membership {
 /// One step of a change of membership. Several that are proposed together take effect together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MemberChange {
-    /// A replica begins to receive, without a vote. It gets its first state as a snapshot.
+    /// A replica begins to receive, without a vote. It gets its first state as a snapshot. One that has a vote loses it.
     AddLearner(ReplicaId, NodeId),
     /// A replica gets a vote: a learner that has caught up.
     Promote(ReplicaId),

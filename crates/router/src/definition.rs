@@ -112,9 +112,10 @@ impl Router {
         let is_left = |catalog: &Catalog, majority: bool| {
             let now = catalog.collection(record.id);
             now.is_some_and(|now| {
+                // Those on their way out count too: one of them may lead.
                 let left = |before: &ShardPlacement| {
                     let now = now.all_shards().find(|now| now.shard == before.shard);
-                    now.map_or(0, |now| now.replicas.len())
+                    now.map_or(0, |now| now.members().count())
                 };
                 record.all_shards().any(|before| match majority {
                     true => left(before) * 2 > before.replicas.len(),

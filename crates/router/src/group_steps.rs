@@ -4,8 +4,8 @@
 //! what the leader knows of its followers.
 
 use base::{Code, LogIndex, Result, ShardId};
-use catalog::ReplicaPlacement;
-use catalog::placement::{GroupNow, Step, next_step};
+use catalog::placement::{GroupNow, GroupWanted, Step, next_step};
+use catalog::{Command, ReplicaPlacement};
 use replica::{MemberChange, ReplicaHandle, StateMachine};
 
 use crate::Router;
@@ -15,17 +15,20 @@ use crate::retry::is_stale;
 const LAG_ENTRIES_MAX: u64 = 64;
 
 impl Router {
-    /// Takes the next step, if one can be taken. Says whether the group is still on its way.
+    /// Takes the next step, if one can be taken, and tells the catalog of replicas that have left. Says whether the group is
+    /// still on its way.
     pub(crate) async fn step_group<M: StateMachine>(
         &self,
-        shard: ShardId,
-        placed: &[ReplicaPlacement],
+        wanted: &GroupWanted<'_>,
+        leaving: &[ReplicaPlacement],
         replica: &ReplicaHandle<M>,
     ) -> Result<bool> {
+        let GroupWanted { shard, placed, .. } = *wanted;
         let membership = replica.membership();
         if membership.is_joint() {
             return Ok(true);
         }
+        self.report_left(shard, leaving, replica).await?;
         let settled = |placed: &[ReplicaPlacement]| {
             placed.len() == membership.nodes.len()
                 && placed.iter().all(|placed| membership.nodes.contains_key(&placed.replica))
@@ -40,13 +43,21 @@ impl Router {
             .filter(|(_, matched)| is_close(**matched, last))
             .map(|(replica, _)| *replica)
             .collect();
-        let now =
-            GroupNow { voters: &membership.voters, learners: &membership.learners, caught_up: &caught_up };
-        let Some(step) = next_step(shard, placed, &now) else {
+        let now = GroupNow {
+            leader: replica.replica(),
+            voters: &membership.voters,
+            learners: &membership.learners,
+            caught_up: &caught_up,
+        };
+        let Some(step) = next_step(wanted, &now) else {
             // Two replicas stay a voter and a learner; there is nothing to wait for.
             return Ok(membership.learners.iter().any(|learner| !caught_up.contains(learner)));
         };
         tracing::info!(%shard, ?step, "the group's membership changes");
+        if let Step::HandOver(successor) = step {
+            replica.transfer_to(successor).await;
+            return Ok(true);
+        }
         match replica.change_membership(changes(step)).await {
             Ok(_) => Ok(true),
             // Another leader takes the step, or it has to wait.
@@ -56,13 +67,39 @@ impl Router {
             Err(error) => Err(error),
         }
     }
+
+    /// Tells the catalog of replicas that are to leave and do not belong to the group any more: their nodes may remove them.
+    async fn report_left<M: StateMachine>(
+        &self,
+        shard: ShardId,
+        leaving: &[ReplicaPlacement],
+        replica: &ReplicaHandle<M>,
+    ) -> Result<()> {
+        let has_left = |placed: &&ReplicaPlacement| !replica.membership().nodes.contains_key(&placed.replica);
+        if !leaving.iter().any(|placed| has_left(&placed)) {
+            return Ok(());
+        }
+        // A new leader may not have applied every change yet that was committed before.
+        replica.read().await?;
+        for gone in leaving.iter().filter(has_left) {
+            self.change_catalog(Command::ReplicaLeft { shard, replica: gone.replica }).await?;
+        }
+        Ok(())
+    }
 }
 
 fn changes(step: Step) -> Vec<MemberChange> {
     match step {
         Step::AddLearner(replica, node) => vec![MemberChange::AddLearner(replica, node)],
         Step::Promote(replicas) => replicas.into_iter().map(MemberChange::Promote).collect(),
+        Step::Replace { promote, demote, remove } => {
+            let promoted = promote.into_iter().map(MemberChange::Promote);
+            let demoted = demote.into_iter().map(|(replica, node)| MemberChange::AddLearner(replica, node));
+            promoted.chain(demoted).chain(remove.into_iter().map(MemberChange::Remove)).collect()
+        }
         Step::Remove(replica) => vec![MemberChange::Remove(replica)],
+        // The membership stays as it is; the caller hands the role over.
+        Step::HandOver(_) => Vec::new(),
     }
 }
 

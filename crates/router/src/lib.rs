@@ -20,10 +20,11 @@
 //! 6. Refusals that mean "the shard has moved on", and nodes that do not answer, send the operation back to step 1 until
 //!    its deadline (`retry`).
 //!
-//! Definitions are entries of the catalog (`definition`). Each node makes its replicas what the catalog says
+//! Definitions are entries of the catalog (`definition`), and so is what becomes of nodes (`administer`). Each node makes its replicas what the catalog says
 //! (`reconcile`, with `index_build` and `group_steps`), whenever the catalog or a leader changes: what a crash interrupts is
 //! taken up again by whoever leads then.
 
+mod administer;
 mod aggregate;
 mod background;
 mod catalog_access;
@@ -70,6 +71,7 @@ use parking_lot::Mutex;
 use replica::Host;
 use replica::spawn::Spawner;
 
+pub use administer::NodeProgress;
 pub use aggregate::ROUTER_STAGES;
 pub use command::OperationContext;
 pub use nodes::{FIRST_NODE, found_cluster};

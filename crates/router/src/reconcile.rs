@@ -4,14 +4,15 @@
 //! be behind, and does nothing that a newer one could forbid: ids are never used again, so that what a copy does not know
 //! yet is told apart from what it has forgotten.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use base::id::CATALOG_SHARD;
 use base::{Code, CollectionId, Error, IndexId, Result, ShardId, Term};
-use catalog::{
-    Catalog, CollectionRecord, CollectionState, Command, IndexSpec, IndexState, ShardPlacement, placement,
-};
+use catalog::balance::{self, Proposal};
+use catalog::placement::{self, GroupWanted};
+use catalog::{Catalog, CollectionRecord, CollectionState, Command, IndexSpec, IndexState, ShardPlacement};
 use document::ShardKey;
 use query::evaluate::{ConfigChange, ShardCommand};
 use query::state::{HashRange, IndexStatus, Reached, ShardIndex, ShardState, Source};
@@ -19,6 +20,7 @@ use replica::{Membership, ShardHandle};
 
 use crate::Router;
 use crate::resolve::Place;
+use crate::retry::is_stale;
 
 /// How long nothing at all happens before everything is looked at again.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -57,7 +59,7 @@ impl Router {
     pub async fn reconcile(&self) -> Result<bool> {
         let _one_at_a_time = self.reconciling.lock().await;
         let catalog = self.catalog_copy();
-        self.drop_forgotten_shards(&catalog).await?;
+        self.drop_forgotten_replicas(&catalog).await?;
         let mut pending = false;
         for record in catalog.collections() {
             match record.state {
@@ -84,7 +86,7 @@ impl Router {
     async fn reconcile_collection(&self, record: &Arc<CollectionRecord>) -> Result<bool> {
         let mut pending = record.reshard.is_some();
         for placement in record.kept_shards() {
-            if placement.replicas.iter().all(|placed| placed.node != self.node) {
+            if placement.members().all(|placed| placed.node != self.node) {
                 continue;
             }
             self.start_replica(placement).await?;
@@ -93,7 +95,12 @@ impl Router {
                 continue;
             };
             if self.is_here(&replica) {
-                pending |= self.step_group(placement.shard, &placement.replicas, &replica).await?;
+                let wanted = GroupWanted {
+                    shard: placement.shard,
+                    placed: &placement.replicas,
+                    unfit: &BTreeSet::new(),
+                };
+                pending |= self.step_group(&wanted, &placement.leaving, &replica).await?;
                 self.lead_indexes(record, &replica).await?;
                 self.lead_reshard(record, &replica).await?;
             }
@@ -120,7 +127,7 @@ impl Router {
     /// Removes this node's replicas of shards that others have replaced, or that never came into use.
     async fn drop_retired(&self, record: &CollectionRecord) -> Result<()> {
         for placement in &record.retired {
-            for mine in placement.replicas.iter().filter(|placed| placed.node == self.node) {
+            for mine in placement.members().filter(|placed| placed.node == self.node) {
                 self.host.drop_replica(placement.shard).await?;
                 let gone = Command::ReplicaGone { collection: record.id, replica: mine.replica };
                 self.change_catalog(gone).await?;
@@ -131,7 +138,8 @@ impl Router {
 
     /// Starts this node's replica of a new shard. One that joins a shard later comes as a snapshot instead.
     async fn start_replica(&self, placement: &ShardPlacement) -> Result<()> {
-        let founders = placement.replicas.iter().filter(|placed| placed.founder);
+        // With those that are on their way out: all founders must begin with the same ones.
+        let founders = placement.members().filter(|placed| placed.founder);
         let Some(mine) = founders.clone().find(|placed| placed.node == self.node) else { return Ok(()) };
         if self.host.shard(placement.shard).is_some() {
             return Ok(());
@@ -141,7 +149,7 @@ impl Router {
         let now = self.catalog_now().await?;
         let placed = now.placement(placement.shard).filter(|(record, now)| {
             let is_kept = record.kept_shards().any(|kept| kept.shard == placement.shard);
-            record.state == CollectionState::Active && is_kept && now.replicas.contains(mine)
+            record.state == CollectionState::Active && is_kept && now.members().any(|placed| placed == mine)
         });
         let Some((record, _)) = placed else { return Ok(()) };
         let state = first_state(record, placement);
@@ -159,7 +167,7 @@ impl Router {
     /// Removes this node's replicas of a dropped collection, and tells the catalog.
     async fn drop_replicas(&self, record: &CollectionRecord) -> Result<()> {
         for placement in record.all_shards() {
-            for mine in placement.replicas.iter().filter(|placed| placed.node == self.node) {
+            for mine in placement.members().filter(|placed| placed.node == self.node) {
                 // Their views would keep the collection's files on the disk for as long as nobody reads on.
                 self.cursors.kill_namespace(&record.namespace.to_string());
                 self.host.drop_replica(placement.shard).await?;
@@ -170,27 +178,51 @@ impl Router {
         Ok(())
     }
 
-    /// Replicas of shards that the catalog has forgotten: this node was away when their collection was dropped.
-    async fn drop_forgotten_shards(&self, catalog: &Catalog) -> Result<()> {
+    /// Replicas that the catalog has forgotten: they have left their shard, or this node was away when their collection was
+    /// dropped.
+    async fn drop_forgotten_replicas(&self, catalog: &Catalog) -> Result<()> {
         for replica in self.host.shards() {
-            let shard = replica.shard();
-            if catalog.knew_shard(shard) && catalog.placement(shard).is_none() {
+            let (shard, own) = (replica.shard(), replica.replica());
+            let knows = |catalog: &Catalog| {
+                let placement = catalog.placement(shard).map(|(_, placement)| placement);
+                placement.map(|placement| placement.members().any(|placed| placed.replica == own))
+            };
+            let is_forgotten = match knows(catalog) {
+                Some(true) => false,
+                // This node's copy may be older than the replica.
+                Some(false) => knows(&*self.catalog_now().await?) != Some(true),
+                None => catalog.knew_shard(shard),
+            };
+            if is_forgotten {
                 self.host.drop_replica(shard).await?;
             }
         }
         Ok(())
     }
 
-    /// What falls to the catalog's leader: its own group, and replicas that are missing.
+    /// What falls to the catalog's leader: its own group, replicas that are missing or on nodes that are gone, and nodes that are
+    /// to be emptied.
     async fn lead_catalog(&self, catalog: &Catalog) -> Result<bool> {
         let replica = self.catalog_replica();
         if !self.is_here(&replica) {
             return Ok(false);
         }
-        let pending = self.step_group(CATALOG_SHARD, &catalog.cluster().catalog, &replica).await?;
-        let Some(place) = placement::missing_replica(catalog) else { return Ok(pending) };
-        replica.write(place).await?;
-        Ok(true)
+        let cluster = catalog.cluster();
+        let unfit = placement::unfit_voters(catalog, CATALOG_SHARD);
+        let wanted = GroupWanted { shard: CATALOG_SHARD, placed: &cluster.catalog, unfit: &unfit };
+        let mut pending = self.step_group(&wanted, &cluster.leaving, &replica).await?;
+        for Proposal { action, reason } in balance::repairs(catalog) {
+            let Some(command) = action.command() else { continue };
+            tracing::info!(%reason, "the catalog changes");
+            pending = true;
+            match replica.write(command).await {
+                Ok(_) => {}
+                Err(error) if is_stale(&error) => return Err(error),
+                // The catalog has moved on since this copy of it.
+                Err(error) => tracing::info!(%error, "the catalog has not changed"),
+            }
+        }
+        Ok(pending)
     }
 
     /// On return no index is in use in the shard that the catalog has dropped by now. Fails as stale when this node's replica

@@ -13,7 +13,7 @@ use crate::Router;
 impl Router {
     /// How many nodes hold data, as this node knows.
     pub fn data_nodes(&self) -> usize {
-        self.catalog_copy().nodes().filter(|node| node.facts.storage && node.replaced_by.is_none()).count()
+        self.catalog_copy().nodes().filter(|node| node.facts.storage && node.is_member()).count()
     }
 
     /// The collection in use under a name. `None` is confirmed by a linearizable read.

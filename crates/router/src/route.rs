@@ -217,7 +217,7 @@ impl Router {
         if let Some(known) = self.primaries.lock().get(&placement.shard) {
             return Some(*known);
         }
-        let others = placement.replicas.iter().map(|replica| replica.node).filter(|node| *node != self.node);
+        let others = placement.members().map(|replica| replica.node).filter(|node| *node != self.node);
         let others: Vec<NodeId> = others.collect();
         let drawn = usize::try_from(self.entropy.below(others.len().max(1) as u64)).unwrap_or(0);
         others.get(drawn).copied()

@@ -222,7 +222,7 @@ fn whole_plan(record: &CollectionRecord, fields: Vec<String>, key: Document, cou
 }
 
 fn data_nodes(catalog: &Catalog) -> u32 {
-    let nodes = catalog.nodes().filter(|node| node.facts.storage && node.replaced_by.is_none());
+    let nodes = catalog.nodes().filter(|node| node.takes_replicas());
     u32::try_from(nodes.count()).unwrap_or(SHARDS_MAX).clamp(1, SHARDS_MAX)
 }
 

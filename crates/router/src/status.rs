@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use base::{LogIndex, NodeId, ReplicaId};
 use bson::{Bson, Document, doc};
-use catalog::{Catalog, NodeRecord};
+use catalog::{Catalog, NodeRecord, NodeState};
 use replica::{Membership, ReplicaHandle, StateMachine};
 
 use crate::Router;
@@ -21,7 +21,7 @@ impl Router {
     /// `health` and, where it answered, `replicas`), and `shards` with their placements.
     pub async fn cluster_status(&self) -> Document {
         let catalog = self.catalog_copy();
-        let nodes: Vec<_> = catalog.nodes().filter(|node| node.replaced_by.is_none()).cloned().collect();
+        let nodes: Vec<_> = catalog.nodes().filter(|node| node.is_member()).cloned().collect();
         let asked = nodes.iter().map(|node| self.ask_status(node.id));
         let answers = futures::future::join_all(asked).await;
         let described =
@@ -87,6 +87,8 @@ fn node_facts(node: &NodeRecord) -> Document {
         "listen": &node.facts.listen,
         "peer": &node.facts.peer,
         "storage": node.facts.storage,
+        "draining": node.state == NodeState::Draining,
+        "dead": node.dead,
         "labels": labels,
     }
 }

@@ -130,6 +130,9 @@ impl Service for PeerService {
 
 /// Where the nodes of a cluster reach each other.
 pub(crate) fn addresses(catalog: &Catalog) -> BTreeMap<NodeId, String> {
-    let reachable = catalog.nodes().filter(|node| !node.facts.peer.is_empty() && node.replaced_by.is_none());
+    // One that was removed takes part until its replica of the catalog has left: it may be the primary.
+    let leaving = |node: NodeId| catalog.cluster().leaving.iter().any(|placed| placed.node == node);
+    let reachable =
+        catalog.nodes().filter(|node| !node.facts.peer.is_empty() && (node.is_member() || leaving(node.id)));
     reachable.map(|node| (node.id, node.facts.peer.clone())).collect()
 }

@@ -3,7 +3,9 @@
 use base::ReshardId;
 
 use super::*;
-use crate::{Failure, HashSpan, KeyDirection, ReshardOutcome, ReshardPhase, ReshardPlan, ReshardStep};
+use crate::{
+    Failure, HashSpan, KeyDirection, ReshardOutcome, ReshardPhase, ReshardPlan, ReshardStep, balance,
+};
 
 fn namespace() -> Namespace {
     Namespace::new("shop", "orders").expect("valid")
@@ -107,10 +109,11 @@ fn a_node_that_comes_back_empty_gets_new_replicas_for_those_it_had() {
 fn shards_get_the_replicas_that_their_cluster_has_nodes_for() {
     let mut catalog = founded();
     run(&mut catalog, &create()).expect("created");
-    assert_eq!(placement::missing_replica(&catalog), None);
+    assert_eq!(balance::repairs(&catalog), []);
     for name in ["n2", "n3", "n4"] {
         run(&mut catalog, &Command::JoinNode { token: name.into(), facts: facts(name) }).expect("joined");
-        while let Some(place) = placement::missing_replica(&catalog) {
+        while let Some(repair) = balance::repairs(&catalog).first() {
+            let place = repair.action.command().expect("the catalog places it");
             run(&mut catalog, &place).expect("placed");
         }
     }
@@ -118,7 +121,7 @@ fn shards_get_the_replicas_that_their_cluster_has_nodes_for() {
     let nodes: Vec<_> =
         record.shard_map.shards[0].replicas.iter().map(|replica| replica.node.get()).collect();
     assert_eq!(nodes, [1, 2, 3]);
-    assert_eq!(placement::for_new_shard(&catalog), [NodeId(4), NodeId(2), NodeId(1)]);
+    assert_eq!(placement::for_new_shard(&catalog), [NodeId(4), NodeId(1), NodeId(2)]);
 }
 
 #[test]

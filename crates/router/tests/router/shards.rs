@@ -1,7 +1,8 @@
 //! Collections of several shards: what is routed where, and what shards give when they are cut anew under way.
 
-use base::{Code, SessionId};
+use base::{Code, NodeId, SessionId};
 use bson::{Bson, Document, doc};
+use catalog::NodeState;
 use document::DocBuf;
 use router::command::{
     CountCommand, CreateIndexesCommand, DeleteCommand, DeleteStatement, DistinctCommand, ExplainCommand,
@@ -398,4 +399,21 @@ async fn shards_and_a_reshard_that_a_crash_interrupted_are_there_after_the_resta
     };
     assert_eq!(found, numbers(0..3_000));
     node.validates().await;
+}
+
+#[tokio::test]
+async fn the_last_node_is_neither_drained_nor_removed() {
+    let node = Node::new().await;
+    node.insert([doc! { "_id": 1 }]).await;
+    let first = NodeId(1);
+    let refused = node.router.drain_node(first).await.expect_err("nobody could take over");
+    assert_eq!(refused.code, Code::ILLEGAL_OPERATION);
+    let refused = node.router.remove_node(&node.cx, first).await.expect_err("it is the one that is asked");
+    assert_eq!(refused.code, Code::ILLEGAL_OPERATION);
+    let missing = node.router.drain_node(NodeId(7)).await.expect_err("there is none");
+    assert_eq!(missing.code, Code::NODE_NOT_FOUND);
+    node.router.cancel_drain(first).await.expect("there is nothing to call off");
+    let progress = node.router.node_progress(first).await.expect("known");
+    assert_eq!((progress.state, progress.replicas, progress.replicas_total), (NodeState::InUse, 1, 1));
+    assert!(progress.votes_in_catalog && !progress.is_dead);
 }
