@@ -235,6 +235,11 @@ impl<M: StateMachine> ReplicaHandle<M> {
         Duration::from_nanos(now.saturating_sub(self.shared.fresh_ns.get()))
     }
 
+    /// Reads and commands that this replica was asked for since its node started.
+    pub fn operations(&self) -> u64 {
+        self.shared.operations.load(Ordering::Relaxed)
+    }
+
     /// Whether the replica has ended: it was dropped, replaced, or its node stops.
     pub fn is_stopped(&self) -> bool {
         self.shared.stopped.load(Ordering::SeqCst)
@@ -246,6 +251,7 @@ impl<M: StateMachine> ReplicaHandle<M> {
     /// `ShutdownInProgress`, `NotWritablePrimary` and `StaleConfig` mean that it was not evaluated;
     /// `InterruptedAtShutdown` and `InterruptedDueToReplStateChange` that nobody knows whether it happened.
     pub async fn write(&self, command: M::Command) -> base::Result<M::Reply> {
+        self.shared.operations.fetch_add(1, Ordering::Relaxed);
         let (answer, answered) = oneshot::channel();
         if self.mailbox.send(Request { command, answer }).await.is_err() {
             return Err(self.gone());
@@ -257,6 +263,7 @@ impl<M: StateMachine> ReplicaHandle<M> {
     /// store is behind what is committed, and for a while when there is no leader; then fails with
     /// `NotWritablePrimary`.
     pub async fn read(&self) -> base::Result<ReadView<M::State>> {
+        self.shared.operations.fetch_add(1, Ordering::Relaxed);
         let since = self.node.options.clock.monotonic();
         loop {
             if let Some(pair) = self.try_read_since(since)? {

@@ -69,6 +69,8 @@ pub(crate) struct Shared<S> {
     pub(crate) membership: ArcSwap<Membership>,
     /// Replicas that a snapshot is being sent to, and the index that it was taken at.
     pub(crate) sending: Mutex<BTreeMap<ReplicaId, LogIndex>>,
+    /// Reads and commands that this replica was asked for.
+    pub(crate) operations: AtomicU64,
     /// Whether the store has applied something since it was last flushed.
     pub(crate) unflushed: AtomicBool,
     /// Whether the Raft log asks to be compacted whatever its size.
@@ -114,6 +116,7 @@ impl<S> Shared<S> {
             leader: AtomicU64::new(0),
             membership: ArcSwap::from_pointee(membership),
             sending: Mutex::default(),
+            operations: AtomicU64::new(0),
             unflushed: AtomicBool::new(true),
             compaction_wanted: AtomicBool::new(false),
             stopping: AtomicBool::new(false),

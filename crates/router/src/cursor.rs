@@ -37,7 +37,7 @@ pub(crate) struct OpenCursor {
 
 enum Slot {
     Idle { open: Box<OpenCursor>, since: MonoTime },
-    InUse { namespace: String, connection: u64, session: Option<SessionId>, killed: bool },
+    InUse { namespace: String, connection: u64, session: Option<SessionId>, is_part: bool, killed: bool },
 }
 
 /// The open cursors of a node.
@@ -51,9 +51,11 @@ impl Registry {
     /// as it may.
     pub(crate) fn insert(&self, open: OpenCursor, entropy: &dyn Entropy, now: MonoTime) -> Result<CursorId> {
         let mut slots = self.slots.lock();
-        let of_connection = |slot: &&Slot| slot.connection() == open.connection;
+        // A part is one of a cursor that was counted where its client is.
+        let of_connection = |slot: &&Slot| slot.connection() == open.connection && !slot.is_part();
         // Counting costs something only where a node has this many cursors open.
         if slots.len() >= CURSORS_PER_CONNECTION_MAX
+            && !open.is_part()
             && slots.values().filter(of_connection).count() >= CURSORS_PER_CONNECTION_MAX
         {
             let message = format!(
@@ -89,7 +91,7 @@ impl Registry {
         }
         check_session(id, slot.session(), session)?;
         let (namespace, connection) = (namespace.to_owned(), slot.connection());
-        let in_use = Slot::InUse { namespace, connection, session, killed: false };
+        let in_use = Slot::InUse { namespace, connection, session, is_part: slot.is_part(), killed: false };
         match std::mem::replace(slot, in_use) {
             Slot::Idle { open, .. } => Ok(*open),
             busy @ Slot::InUse { .. } => {
@@ -173,9 +175,20 @@ impl Registry {
         self.remove(|slot| expired(slot));
     }
 
-    /// How many are open.
+    /// How many of clients are open.
     pub(crate) fn len(&self) -> usize {
-        self.slots.lock().len()
+        self.slots.lock().values().filter(|slot| !slot.is_part()).count()
+    }
+
+    /// How many parts of cursors are open, for routers here and on other nodes.
+    pub(crate) fn parts(&self) -> usize {
+        self.slots.lock().values().filter(|slot| slot.is_part()).count()
+    }
+}
+
+impl OpenCursor {
+    fn is_part(&self) -> bool {
+        matches!(self.cursor, Cursor::Scan(_))
     }
 }
 
@@ -191,6 +204,13 @@ impl Slot {
         match self {
             Slot::Idle { open, .. } => open.connection,
             Slot::InUse { connection, .. } => *connection,
+        }
+    }
+
+    fn is_part(&self) -> bool {
+        match self {
+            Slot::Idle { open, .. } => open.is_part(),
+            Slot::InUse { is_part, .. } => *is_part,
         }
     }
 

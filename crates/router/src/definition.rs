@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::{Code, Error, IndexId, Namespace, Result};
+use base::{Code, CollectionId, Error, IndexId, Namespace, Result};
 use bson::{Bson, Document};
 use catalog::command::NewIndex;
 use catalog::{
@@ -207,15 +207,7 @@ impl Router {
         let created_collection = self.collection(&command.namespace).await?.is_none();
         self.collection_or_create(&command.namespace).await?;
         let before = self.existing_collection(&command.namespace).await?;
-        let added = self.change_seen_catalog(|catalog| {
-            let record = catalog.collection(before.id);
-            let record = record.ok_or_else(|| Error::new(Code::NAMESPACE_NOT_FOUND, "ns not found"))?;
-            let (drops_seen, indexes) = (record.index_drops, indexes.clone());
-            Ok(Command::AddIndexes { collection: before.id, drops_seen, indexes })
-        });
-        let Reply::Indexes(added) = added.await? else {
-            unreachable!("the catalog answers added indexes with their ids")
-        };
+        let added = self.add_indexes(cx, before.id, &indexes).await?;
         let wanted: Vec<&str> = command.indexes.iter().map(|index| index.name.as_str()).collect();
         let built = self.await_catalog(cx, |catalog| built(catalog.collection(before.id)?, &wanted)).await?;
         if let Err(error) = built {
@@ -229,6 +221,35 @@ impl Router {
             num_indexes_after: live_indexes(&after).count(),
             created_collection,
         })
+    }
+
+    /// Adds indexes to the catalog, once no shards of the collection are being cut anew.
+    async fn add_indexes(
+        &self,
+        cx: &OperationContext,
+        collection: CollectionId,
+        indexes: &[NewIndex],
+    ) -> Result<Vec<IndexId>> {
+        loop {
+            let added = self.change_seen_catalog(|catalog| {
+                let record = catalog.collection(collection);
+                let record = record.ok_or_else(|| Error::new(Code::NAMESPACE_NOT_FOUND, "ns not found"))?;
+                let (drops_seen, indexes) = (record.index_drops, indexes.to_vec());
+                Ok(Command::AddIndexes { collection, drops_seen, indexes })
+            });
+            match added.await {
+                Ok(Reply::Indexes(added)) => return Ok(added),
+                Ok(other) => unreachable!("the catalog answers added indexes with {other:?}"),
+                Err(error) if error.code == Code::CONFLICTING_OPERATION_IN_PROGRESS => {
+                    let is_free = |catalog: &Catalog| {
+                        let record = catalog.collection(collection);
+                        record.is_none_or(|record| record.reshard.is_none()).then_some(())
+                    };
+                    self.await_catalog(cx, is_free).await?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// `listIndexes`. Fails with `NamespaceNotFound` (26).

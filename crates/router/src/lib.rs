@@ -27,6 +27,7 @@
 mod administer;
 mod aggregate;
 mod background;
+mod balancing;
 mod catalog_access;
 pub mod command;
 mod copy_shard;
@@ -111,6 +112,7 @@ pub struct Router {
     cursors: cursor::Registry,
     builds: background::Running<index_build::BuildKey>,
     copies: background::Running<ShardId>,
+    balancer: Mutex<balancing::Memory>,
     reconciling: tokio::sync::Mutex<()>,
     /// Rung when this node may not be what the catalog says.
     unreconciled: tokio::sync::Notify,
@@ -143,6 +145,7 @@ impl Router {
             cursors: cursor::Registry::default(),
             builds: background::Running::default(),
             copies: background::Running::default(),
+            balancer: Mutex::default(),
             reconciling: tokio::sync::Mutex::new(()),
             unreconciled: tokio::sync::Notify::new(),
             no_room: arc_swap::ArcSwapOption::empty(),

@@ -31,6 +31,8 @@ pub enum PeerRequest {
     ShardIndex(ShardId),
     /// How far the node's replicas are.
     Status,
+    /// What the shards weigh that the node leads, for the balancer.
+    Loads,
 }
 
 /// A command with what surrounds it.
@@ -92,6 +94,10 @@ pub enum Operation {
     Validate(base::Namespace),
     /// Brings the shard in line with the catalog as of now: on return no index that was dropped is in use.
     Reconcile,
+    /// Has the replica on another node become the primary.
+    HandOver {
+        to: NodeId,
+    },
     /// A piece of a shard whose place this one is about to take.
     Receive(query::evaluate::Batch),
 }
@@ -117,7 +123,7 @@ pub enum PeerReply {
     CatalogWrite(Box<catalog::Reply>),
     /// To `CatalogIndex` and `ShardIndex`.
     Index(LogIndex),
-    /// To `Status`: a document as `psdb status --json` has it for one node.
+    /// To `Status`: a document as `psdb status --json` has it for one node. To `Loads`: see `balancing`.
     Status(Document),
 }
 
@@ -153,7 +159,7 @@ pub enum OperationReply {
     Document(Document),
     /// To `CollectionStats`.
     CollectionStats(CollectionStats),
-    /// To `Reconcile`.
+    /// To `Reconcile` and `HandOver`.
     Reconciled,
 }
 

@@ -56,9 +56,14 @@ impl Router {
         self.cursors.expire(self.clock.monotonic());
     }
 
-    /// How many cursors are open.
+    /// How many cursors of clients are open.
     pub fn open_cursors(&self) -> usize {
         self.cursors.len()
+    }
+
+    /// How many parts of cursors this node holds, for routers here and on other nodes.
+    pub fn open_cursor_parts(&self) -> usize {
+        self.cursors.parts()
     }
 
     /// `count` on this node's replica.

@@ -46,6 +46,7 @@ impl Router {
                 index_of(&replica, self).await.map(PeerReply::Index)
             }
             PeerRequest::Status => Ok(PeerReply::Status(self.node_status().await)),
+            PeerRequest::Loads => Ok(PeerReply::Status(self.loads_here().await)),
         }
     }
 
@@ -94,6 +95,12 @@ impl Router {
             }
             Operation::Validate(namespace) => {
                 OperationReply::Document(self.validate_here(place, &namespace).await?)
+            }
+            Operation::HandOver { to } => {
+                if let Some(place) = place {
+                    self.hand_over_here(place, to).await?;
+                }
+                OperationReply::Reconciled
             }
             Operation::Receive(batch) => {
                 let place = place.ok_or_else(|| Error::new(Code::STALE_CONFIG, "there is no such shard"))?;

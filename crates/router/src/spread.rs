@@ -70,6 +70,7 @@ impl Router {
             | Operation::Continue { .. }
             | Operation::Seek(_)
             | Operation::KillCursors { .. }
+            | Operation::HandOver { .. }
             | Operation::Receive(_) => unreachable!("{operation:?} is about one shard"),
         }
     }

@@ -111,6 +111,7 @@ impl Server {
         ground.service.set_router(router.clone());
         let background = vec![
             tokio::spawn(router.clone().keep_reconciled()),
+            tokio::spawn(router.clone().keep_balanced()),
             tokio::spawn(sweep_cursors(router.clone())),
             tokio::spawn(follow_addresses(host.clone(), network.clone())),
             tokio::spawn(watch_peers(host.clone(), network.clone())),

@@ -17,6 +17,8 @@ pub struct BalancerSettings {
     pub split_operations_per_s: u64,
     /// How many replicas may move to or from one node at a time, at least one.
     pub moves_per_node_max: u32,
+    /// Seconds without an answer after which a node's replicas are rebuilt elsewhere.
+    pub node_dead_after_s: u32,
 }
 
 impl Default for BalancerSettings {
@@ -26,6 +28,7 @@ impl Default for BalancerSettings {
             split_bytes: 1024 * 1024 * 1024,
             split_operations_per_s: 20_000,
             moves_per_node_max: 2,
+            node_dead_after_s: 300,
         }
     }
 }
@@ -33,6 +36,9 @@ impl Default for BalancerSettings {
 impl BalancerSettings {
     /// The smallest `split_bytes` that makes sense: a shard costs more than it holds below that.
     const SPLIT_BYTES_MIN: u64 = 1024 * 1024;
+
+    /// The shortest `node_dead_after_s`: a restart takes longer than anything below.
+    const DEAD_AFTER_S_MIN: u32 = 5;
 
     /// Fails with `BadValue` (2) on a number that makes no sense.
     pub(crate) fn check(&self) -> Result<()> {
@@ -48,6 +54,11 @@ impl BalancerSettings {
         }
         if self.moves_per_node_max == 0 {
             return Err(Error::bad_value("at least one replica at a time must be allowed to move"));
+        }
+        if self.node_dead_after_s < BalancerSettings::DEAD_AFTER_S_MIN {
+            return Err(Error::bad_value(
+                "a node cannot count as dead before it has been silent for 5 seconds",
+            ));
         }
         Ok(())
     }

@@ -340,7 +340,8 @@ async fn a_cursor_gives_every_document_once_while_shards_are_split_merged_and_cu
             assert_eq!(seen, numbers(0..400));
         }
     }
-    assert_eq!(node.router.open_cursors(), 0, "nothing is left open");
+    let open = (node.router.open_cursors(), node.router.open_cursor_parts());
+    assert_eq!(open, (0, 0), "nothing is left open");
 }
 
 #[tokio::test]
