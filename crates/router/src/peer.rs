@@ -31,6 +31,13 @@ pub enum PeerRequest {
     ShardIndex(ShardId),
     /// How far the node's replicas are.
     Status,
+    /// Asks the node of a shard's primary to make the replica on another node the primary.
+    HandOver {
+        /// The shard.
+        shard: ShardId,
+        /// The other node.
+        to: NodeId,
+    },
 }
 
 /// A command with what surrounds it.
@@ -115,7 +122,7 @@ pub enum PeerReply {
     Operations(Vec<Result<Executed, PeerFailure>>),
     /// To `CatalogWrite`.
     CatalogWrite(Box<catalog::Reply>),
-    /// To `CatalogIndex` and `ShardIndex`.
+    /// To `CatalogIndex` and `ShardIndex`; to `HandOver`, what was committed before.
     Index(LogIndex),
     /// To `Status`: a document as `psdb status --json` has it for one node.
     Status(Document),

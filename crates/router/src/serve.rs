@@ -45,6 +45,10 @@ impl Router {
                 let replica = self.host.shard(shard).ok_or_else(|| not_here(shard))?;
                 index_of(&replica, self).await.map(PeerReply::Index)
             }
+            PeerRequest::HandOver { shard, to } => {
+                let failed = |error| PeerFailure::Refused { error, primary: None };
+                self.hand_over_here(shard, to).await.map(PeerReply::Index).map_err(failed)
+            }
             PeerRequest::Status => Ok(PeerReply::Status(self.node_status().await)),
         }
     }

@@ -55,6 +55,9 @@ impl Wire for PeerRequest {
             PeerRequest::CatalogIndex => Request::CatalogIndex(v1::CatalogIndex {}),
             PeerRequest::ShardIndex(shard) => Request::ShardIndex(v1::ShardIndex { shard: shard.get() }),
             PeerRequest::Status => Request::Status(v1::NodeStatus {}),
+            PeerRequest::HandOver { shard, to } => {
+                Request::HandOver(v1::HandOver { shard: shard.get(), to: to.get() })
+            }
         })
     }
 
@@ -69,6 +72,9 @@ impl Wire for PeerRequest {
             Request::CatalogIndex(v1::CatalogIndex {}) => PeerRequest::CatalogIndex,
             Request::ShardIndex(v1::ShardIndex { shard }) => PeerRequest::ShardIndex(ShardId(shard)),
             Request::Status(v1::NodeStatus {}) => PeerRequest::Status,
+            Request::HandOver(v1::HandOver { shard, to }) => {
+                PeerRequest::HandOver { shard: ShardId(shard), to: NodeId(to) }
+            }
         })
     }
 }

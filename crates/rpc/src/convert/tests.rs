@@ -356,6 +356,7 @@ fn requests() -> Vec<PeerRequest> {
     requests.push(PeerRequest::CatalogIndex);
     requests.push(PeerRequest::ShardIndex(ShardId(u64::MAX)));
     requests.push(PeerRequest::Status);
+    requests.push(PeerRequest::HandOver { shard: ShardId(u64::MAX), to: base::NodeId(u32::MAX) });
     requests
 }
 
