@@ -18,6 +18,7 @@ use query::state::ShardState;
 use storage::View;
 
 use crate::command::{AggregateCommand, CursorReply, FindCommand, GetMoreCommand, ScanCommand, ScanSize};
+use crate::config_database::is_config;
 use crate::cursor::Cursor;
 use crate::gather::{BatchSize, Gather};
 use crate::read::first_batch;
@@ -25,7 +26,7 @@ use crate::search::ReadRequest;
 use crate::{OperationContext, Router, parse};
 
 /// Stages that the router answers by itself, beside those that `document` knows.
-pub const ROUTER_STAGES: [&str; 1] = ["$collStats"];
+pub const ROUTER_STAGES: [&str; 2] = ["$collStats", "$shardedDataDistribution"];
 /// Rows that move through the stages at a time.
 const SLICE_ROWS: usize = 256;
 /// As [`SLICE_ROWS`] where `$lookup` may make each row as large as a document may be.
@@ -78,12 +79,18 @@ pub(crate) struct Divided {
 impl Router {
     /// `aggregate`. A collection that does not exist has no documents.
     pub async fn aggregate(&self, cx: &OperationContext, command: AggregateCommand) -> Result<CursorReply> {
+        if is_config(&command.namespace) {
+            return Box::pin(self.aggregate_config(cx, &command)).await;
+        }
         let variables = parse::variables(command.variables.as_ref());
         let context = self.eval_context(variables.clone());
-        if let Some(argument) = statistics_stage(&command.pipeline) {
+        if let Some((stage, argument)) = own_stage(&command.pipeline) {
             let rest = Pipeline::parse(command.pipeline.get(1..).unwrap_or_default(), &variables)?.stages;
-            let row = self.statistics_row(cx, &command.namespace, argument).await?;
-            return self.aggregate_row(cx, &command, row, rest, context).await;
+            let rows = match stage {
+                OwnStage::Statistics => self.statistics_rows(cx, &command.namespace, argument).await?,
+                OwnStage::Distribution => self.data_distribution(cx).await?,
+            };
+            return self.aggregate_rows(cx, &command, rows, rest, context).await;
         }
         let divided = divide(Pipeline::parse(&command.pipeline, &variables)?);
         let record = self.collection(&command.namespace).await?;
@@ -93,17 +100,19 @@ impl Router {
         self.first_reply(cx, &command, cursor).await
     }
 
-    /// A pipeline over one row that is not a document of the collection.
-    async fn aggregate_row(
+    /// A pipeline over rows that are no documents of a collection.
+    pub(crate) async fn aggregate_rows(
         &self,
         cx: &OperationContext,
         command: &AggregateCommand,
-        row: bson::Document,
+        rows: Vec<bson::Document>,
         rest: Vec<Stage>,
         context: EvalContext,
     ) -> Result<CursorReply> {
         let mut cursor = self.new_cursor(command, None, rest, context)?;
-        if let Some(segment) = self.push_through(cx, &mut cursor, 0, vec![Row::Tree(row)]).await? {
+        if let Some(segment) =
+            self.push_through(cx, &mut cursor, 0, rows.into_iter().map(Row::Tree).collect()).await?
+        {
             cursor.draining = segment;
         }
         self.first_reply(cx, command, cursor).await
@@ -317,6 +326,9 @@ impl Router {
     }
 
     async fn foreign(&self, cx: &OperationContext, namespace: &Namespace) -> Result<Foreign> {
+        if is_config(namespace) {
+            return Ok(Foreign::Elsewhere);
+        }
         if self.collection(namespace).await?.is_none() {
             return Ok(Foreign::Absent);
         }
@@ -385,9 +397,22 @@ fn check_looked_up(namespace: &Namespace, bytes: usize) -> Result<()> {
     Err(Error::new(Code(4_568), message))
 }
 
-/// The argument of `$collStats`, which answers for the collection and can only come first.
-fn statistics_stage(pipeline: &[bson::Bson]) -> Option<&bson::Document> {
-    pipeline.first()?.as_document()?.get_document("$collStats").ok()
+/// A stage that makes rows of what is no collection, and can only come first.
+#[derive(Clone, Copy)]
+enum OwnStage {
+    Statistics,
+    Distribution,
+}
+
+/// The first stage with its argument, if it is one of the router's own.
+fn own_stage(pipeline: &[bson::Bson]) -> Option<(OwnStage, &bson::Document)> {
+    let (name, argument) = pipeline.first()?.as_document()?.iter().next()?;
+    let stage = match name.as_str() {
+        "$collStats" => OwnStage::Statistics,
+        "$shardedDataDistribution" => OwnStage::Distribution,
+        _ => return None,
+    };
+    Some((stage, argument.as_document()?))
 }
 
 /// Gives the shards what they can do by themselves: a first `$match`, then a `$sort` and a `$limit`, then stages that make

@@ -16,9 +16,8 @@ use catalog::{Catalog, Command, HashSpan, ReshardPlan};
 use query::execute::collection_count;
 use replica::ShardHandle;
 
-use crate::peer::{Operation, PeerReply, PeerRequest};
-use crate::resolve::Place;
-use crate::{OperationContext, Router};
+use crate::Router;
+use crate::peer::{PeerReply, PeerRequest};
 
 /// How often the balancer looks.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
@@ -51,8 +50,9 @@ impl Router {
         }
     }
 
-    /// What the balancer would do now and why, as far as this node knows; only the catalog's leader knows what shards weigh.
-    pub async fn explain_balancer(&self, _cx: &OperationContext) -> Result<Vec<String>> {
+    /// What the balancer would do now and why, the most important first: a sentence for each change. What shards have to do is
+    /// known to the catalog's leader alone.
+    pub async fn explain_balancer(&self) -> Result<Vec<String>> {
         let catalog = self.catalog_now().await?;
         let observed = self.observe(&catalog).await;
         Ok(plan(&catalog, &observed).into_iter().map(|proposal| proposal.reason).collect())
@@ -77,21 +77,20 @@ impl Router {
             return self.change_catalog(command).await.map(drop);
         }
         match action {
-            Action::TransferPrimary { shard, to } => self.transfer_primary(catalog, shard, to).await,
+            Action::TransferPrimary { shard, to } => {
+                let Some((_, placement)) = catalog.placement(shard) else { return Ok(()) };
+                let here = self.host.shard(shard);
+                match self.primary_node(placement, here.as_ref()) {
+                    Some(primary) => self.transfer_primary(shard, primary, to).await,
+                    None => Ok(()),
+                }
+            }
             Action::Split { shard, into } => self.begin_reshard(catalog, &[shard], into as usize).await,
             Action::Merge { shards } => self.begin_reshard(catalog, &shards, 1).await,
             Action::PlaceReplica { .. } | Action::MoveReplica { .. } | Action::RetireReplica { .. } => {
                 unreachable!("the catalog has commands for these")
             }
         }
-    }
-
-    /// Has another replica of a shard become its primary.
-    pub(crate) async fn transfer_primary(&self, catalog: &Catalog, shard: ShardId, to: NodeId) -> Result<()> {
-        let Some((record, placement)) = catalog.placement(shard) else { return Ok(()) };
-        let place = Place::of_placement(record, placement);
-        let cx = OperationContext::default();
-        self.attempt(&cx, &place, Operation::HandOver { to }).await.map(drop)
     }
 
     async fn begin_reshard(&self, catalog: &Catalog, sources: &[ShardId], count: usize) -> Result<()> {
@@ -216,17 +215,6 @@ impl Router {
         let (view, _) = replica.read_behind().await.ok()?;
         let count = self.step(collection_count(view.as_ref())).ok()?;
         Some((count.documents, count.bytes))
-    }
-
-    /// Has this node's replica, which leads, hand its role to the one on another node.
-    pub(crate) async fn hand_over_here(&self, place: &Place, to: NodeId) -> Result<()> {
-        let replica = self.shard_of(place)?;
-        let membership = replica.membership();
-        let successor = membership.voters.iter().find(|voter| membership.nodes.get(voter) == Some(&to));
-        if let Some(successor) = successor {
-            replica.transfer_to(*successor).await;
-        }
-        Ok(())
     }
 }
 

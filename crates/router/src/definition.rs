@@ -18,6 +18,7 @@ use crate::command::{
     CollectionInfo, CreateCommand, CreateIndexesCommand, CreateIndexesReply, DatabaseInfo, IndexRequest,
     IndexSelector,
 };
+use crate::config_database::{self, CONFIG_DATABASE, check_not_config};
 use crate::peer::Operation;
 use crate::{OperationContext, Router};
 
@@ -55,6 +56,7 @@ impl Router {
         namespace: &Namespace,
         options: Document,
     ) -> Result<Arc<CollectionRecord>> {
+        check_not_config(&namespace.database)?;
         self.check_room()?;
         let uuid = self.random_uuid();
         let created = self.change_seen_catalog(|catalog| {
@@ -171,6 +173,9 @@ impl Router {
         _cx: &OperationContext,
         database: &str,
     ) -> Result<Vec<CollectionInfo>> {
+        if database == CONFIG_DATABASE {
+            return Ok(config_database::collections());
+        }
         let catalog = self.catalog_now().await?;
         let records = catalog.active().filter(|record| record.namespace.database == database);
         let info = |record: &Arc<CollectionRecord>| CollectionInfo {

@@ -11,6 +11,7 @@ use crate::command::{
     FindAndModifyAction, FindAndModifyCommand, FindAndModifyReply, FindCommand, GetMoreCommand,
     InsertCommand, ReadMode, ScanCommand, UpdateCommand, Verbosity, WriteReply,
 };
+use crate::config_database::is_config;
 use crate::cursor::Cursor;
 use crate::gather::{Gather, unexpected};
 use crate::peer::{Operation, OperationReply};
@@ -100,6 +101,9 @@ impl Router {
 
     /// `find`. A collection that does not exist has no documents.
     pub async fn find(&self, cx: &OperationContext, command: FindCommand) -> Result<CursorReply> {
+        if is_config(&command.namespace) {
+            return Box::pin(self.find_config(cx, command)).await;
+        }
         let namespace = command.namespace.to_string();
         let size = first_batch(command.batch_size);
         let (scan, single_batch) = scan_of(command, &size);
@@ -141,6 +145,9 @@ impl Router {
 
     /// `count`. Without a filter it costs one key for each shard, however large the collection.
     pub async fn count(&self, cx: &OperationContext, command: CountCommand) -> Result<u64> {
+        if is_config(&command.namespace) {
+            return self.count_config(&command).await;
+        }
         if let Some(place) = self.led_for_read(cx, &command.namespace) {
             let outcome = self.count_here(cx, Some(&place), command.clone()).await;
             if !has_moved(&outcome) {
@@ -156,6 +163,9 @@ impl Router {
 
     /// `distinct`, in BSON order. Fails with 17217 when the values exceed the size of a document.
     pub async fn distinct(&self, cx: &OperationContext, command: DistinctCommand) -> Result<Vec<Bson>> {
+        if is_config(&command.namespace) {
+            return self.distinct_config(&command).await;
+        }
         if let Some(place) = self.led_for_read(cx, &command.namespace) {
             let outcome = self.distinct_here(cx, Some(&place), command.clone()).await;
             if !has_moved(&outcome) {

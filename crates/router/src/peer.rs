@@ -33,6 +33,13 @@ pub enum PeerRequest {
     Status,
     /// What the shards weigh that the node leads, for the balancer.
     Loads,
+    /// Asks the node of a shard's primary to make the replica on another node the primary.
+    HandOver {
+        /// The shard.
+        shard: ShardId,
+        /// The other node.
+        to: NodeId,
+    },
 }
 
 /// A command with what surrounds it.
@@ -94,10 +101,6 @@ pub enum Operation {
     Validate(base::Namespace),
     /// Brings the shard in line with the catalog as of now: on return no index that was dropped is in use.
     Reconcile,
-    /// Has the replica on another node become the primary.
-    HandOver {
-        to: NodeId,
-    },
     /// A piece of a shard whose place this one is about to take.
     Receive(query::evaluate::Batch),
 }
@@ -121,7 +124,7 @@ pub enum PeerReply {
     Operations(Vec<Result<Executed, PeerFailure>>),
     /// To `CatalogWrite`.
     CatalogWrite(Box<catalog::Reply>),
-    /// To `CatalogIndex` and `ShardIndex`.
+    /// To `CatalogIndex` and `ShardIndex`; to `HandOver`, what was committed before.
     Index(LogIndex),
     /// To `Status`: a document as `psdb status --json` has it for one node. To `Loads`: see `balancing`.
     Status(Document),
@@ -159,7 +162,7 @@ pub enum OperationReply {
     Document(Document),
     /// To `CollectionStats`.
     CollectionStats(CollectionStats),
-    /// To `Reconcile` and `HandOver`.
+    /// To `Reconcile`.
     Reconciled,
 }
 

@@ -71,7 +71,7 @@ impl Router {
     }
 
     /// A shard that nobody serves may be one that was dropped: then this node's copy of the catalog is behind.
-    async fn note_unserved(&self, error: &Error) -> Result<()> {
+    pub(crate) async fn note_unserved(&self, error: &Error) -> Result<()> {
         if error.code == Code::STALE_CONFIG {
             self.unreconciled.notify_one();
             self.catalog_now().await?;

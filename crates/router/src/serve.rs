@@ -45,6 +45,10 @@ impl Router {
                 let replica = self.host.shard(shard).ok_or_else(|| not_here(shard))?;
                 index_of(&replica, self).await.map(PeerReply::Index)
             }
+            PeerRequest::HandOver { shard, to } => {
+                let failed = |error| PeerFailure::Refused { error, primary: None };
+                self.hand_over_here(shard, to).await.map(PeerReply::Index).map_err(failed)
+            }
             PeerRequest::Status => Ok(PeerReply::Status(self.node_status().await)),
             PeerRequest::Loads => Ok(PeerReply::Status(self.loads_here().await)),
         }
@@ -95,12 +99,6 @@ impl Router {
             }
             Operation::Validate(namespace) => {
                 OperationReply::Document(self.validate_here(place, &namespace).await?)
-            }
-            Operation::HandOver { to } => {
-                if let Some(place) = place {
-                    self.hand_over_here(place, to).await?;
-                }
-                OperationReply::Reconciled
             }
             Operation::Receive(batch) => {
                 let place = place.ok_or_else(|| Error::new(Code::STALE_CONFIG, "there is no such shard"))?;

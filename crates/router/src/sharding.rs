@@ -275,7 +275,10 @@ fn key_fields(key: &Document) -> Result<Vec<String>> {
 }
 
 /// The shard of the map that is meant. Fails with `ShardNotFound` (70).
-fn select<'a>(record: &'a CollectionRecord, selector: &ShardSelector) -> Result<&'a ShardPlacement> {
+pub(crate) fn select<'a>(
+    record: &'a CollectionRecord,
+    selector: &ShardSelector,
+) -> Result<&'a ShardPlacement> {
     match selector {
         ShardSelector::Shard(id) => {
             let found = record.shard_map.shards.iter().find(|shard| shard.shard == *id);
@@ -285,9 +288,21 @@ fn select<'a>(record: &'a CollectionRecord, selector: &ShardSelector) -> Result<
         }
         ShardSelector::Hash(hash) => Ok(record.shard_map.owner(*hash)),
         ShardSelector::Owner(values) => {
+            if let Some(missing) = record.shard_key.iter().find(|field| !has_path(values, field)) {
+                let message = format!("'{missing}' is a field of the shard key and has no value in {values}");
+                return Err(Error::new(Code::SHARD_KEY_NOT_FOUND, message));
+            }
             let key = crate::resolve::shard_key(record);
             let hash = key.hash(document::DocRef::Tree(values))?;
             Ok(record.shard_map.owner(hash))
         }
+    }
+}
+
+/// Whether a document has a value at a dotted path.
+fn has_path(values: &Document, path: &str) -> bool {
+    match path.split_once('.') {
+        None => values.contains_key(path),
+        Some((first, rest)) => values.get_document(first).is_ok_and(|inner| has_path(inner, rest)),
     }
 }

@@ -70,7 +70,6 @@ impl Router {
             | Operation::Continue { .. }
             | Operation::Seek(_)
             | Operation::KillCursors { .. }
-            | Operation::HandOver { .. }
             | Operation::Receive(_) => unreachable!("{operation:?} is about one shard"),
         }
     }
@@ -130,19 +129,10 @@ impl Router {
         record: &Arc<CollectionRecord>,
         operation: Operation,
     ) -> Result<OperationReply> {
-        let mut total =
-            CollectionStats { shards: record.shard_map.shards.len(), ..CollectionStats::default() };
+        let mut total = CollectionStats::default();
         for reply in self.ask_all(cx, all_places(record), &operation).await? {
             let OperationReply::CollectionStats(part) = reply else { return Err(unexpected(&reply)) };
-            total.documents += part.documents;
-            total.data_bytes += part.data_bytes;
-            total.storage_bytes += part.storage_bytes;
-            for (name, bytes) in part.indexes {
-                match total.indexes.iter_mut().find(|(known, _)| *known == name) {
-                    Some((_, sum)) => *sum += bytes,
-                    None => total.indexes.push((name, bytes)),
-                }
-            }
+            total.add(part);
         }
         Ok(OperationReply::CollectionStats(total))
     }

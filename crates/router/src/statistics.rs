@@ -40,24 +40,43 @@ impl Router {
         })
     }
 
-    /// The one row of `$collStats`: `storageStats` and `count`, when asked for. Fails with `NamespaceNotFound` (26), or
-    /// with 40415 for a part that is not known.
-    pub(crate) async fn statistics_row(
+    /// The rows of `$collStats`: one, or for a sharded collection one for each node that has primaries of it. `storageStats` and
+    /// `count`, when asked for. Fails with `NamespaceNotFound` (26), or with 40415 for a part that is not known.
+    pub(crate) async fn statistics_rows(
         &self,
         cx: &OperationContext,
         namespace: &Namespace,
         argument: &Document,
-    ) -> Result<Document> {
+    ) -> Result<Vec<Document>> {
         if self.collection(namespace).await?.is_none() {
             let message = format!("Collection [{namespace}] not found.");
             return Err(Error::new(Code::NAMESPACE_NOT_FOUND, message));
         }
-        let stats = self.collection_stats(cx, namespace.clone()).await?;
-        let now = bson::DateTime::from_millis(self.clock.wall_ms());
-        let mut row = doc! { "ns": namespace.to_string(), "localTime": now };
+        let parts = match self.statistics_by_node(cx, namespace).await? {
+            Some(by_node) => by_node.into_iter().map(|(name, stats)| (Some(name), stats)).collect(),
+            None => vec![(None, self.collection_stats(cx, namespace.clone()).await?)],
+        };
+        let row = |(node, stats): (Option<String>, CollectionStats)| {
+            self.statistics_row(namespace, node, &stats, argument)
+        };
+        parts.into_iter().map(row).collect()
+    }
+
+    fn statistics_row(
+        &self,
+        namespace: &Namespace,
+        node: Option<String>,
+        stats: &CollectionStats,
+        argument: &Document,
+    ) -> Result<Document> {
+        let mut row = doc! { "ns": namespace.to_string() };
+        if let Some(node) = node {
+            row.insert("shard", node);
+        }
+        row.insert("localTime", bson::DateTime::from_millis(self.clock.wall_ms()));
         for (part, options) in argument {
             match part.as_str() {
-                "storageStats" => row.insert(part, storage_stats(&stats, scale(options)?)),
+                "storageStats" => row.insert(part, storage_stats(stats, scale(options)?)),
                 "count" => row.insert(part, number(stats.documents)),
                 _ => {
                     let message = format!("BSON field '$collStats.{part}' is an unknown field.");

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use base::{LogIndex, NodeId, ReplicaId};
 use bson::{Bson, Document, doc};
-use catalog::{Catalog, NodeRecord, NodeState};
-use replica::{Membership, ReplicaHandle, StateMachine};
+use catalog::{Catalog, CollectionRecord, NodeRecord, NodeState, Reshard, ReshardPhase};
+use replica::{Membership, ReplicaHandle, ShardHandle, StateMachine};
 
 use crate::Router;
 use crate::peer::{PeerFailure, PeerReply, PeerRequest};
@@ -18,7 +18,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Router {
     /// The cluster as this node and all that answer see it: `cluster`, `replicationFactor`, `nodes` (each with its facts,
-    /// `health` and, where it answered, `replicas`), and `shards` with their placements.
+    /// `health` and, where it answered, `replicas`), and `shards` with their placements, and
+    /// `reshards`: the cutting of shards that is under way.
     pub async fn cluster_status(&self) -> Document {
         let catalog = self.catalog_copy();
         let nodes: Vec<_> = catalog.nodes().filter(|node| node.is_member()).cloned().collect();
@@ -32,6 +33,7 @@ impl Router {
             "answeredBy": i64::from(self.node.get()),
             "nodes": described.collect::<Vec<_>>(),
             "shards": shards(&catalog),
+            "reshards": reshards(&catalog),
         }
     }
 
@@ -55,7 +57,11 @@ impl Router {
         for replica in self.host.shards() {
             let collection =
                 catalog.placement(replica.shard()).map(|(record, _)| record.namespace.to_string());
-            replicas.push(Bson::Document(replica_status(&replica, collection).await));
+            let mut status = replica_status(&replica, collection).await;
+            if let Some(held) = held(&replica).await {
+                status.extend(held);
+            }
+            replicas.push(Bson::Document(status));
         }
         let mut status = (self.describe)();
         status.insert("replicas", replicas);
@@ -107,6 +113,39 @@ fn shards(catalog: &Catalog) -> Vec<Bson> {
         shards.map(|shard| group(shard.shard.get(), Some(record.namespace.to_string()), &shard.replicas))
     });
     std::iter::once(own).chain(collections).collect()
+}
+
+fn reshards(catalog: &Catalog) -> Vec<Bson> {
+    let under_way = catalog.active().filter_map(|record| Some((record, record.reshard.as_ref()?)));
+    let described = |(record, reshard): (&std::sync::Arc<CollectionRecord>, &Box<Reshard>)| {
+        let numbers = |shards: &mut dyn Iterator<Item = base::ShardId>| {
+            shards.map(|shard| Bson::Int64(number(shard.get()))).collect::<Vec<_>>()
+        };
+        Bson::Document(doc! {
+            "collection": record.namespace.to_string(),
+            "phase": match reshard.phase {
+                ReshardPhase::Copying => "copying",
+                ReshardPhase::Sealing => "sealing",
+            },
+            "paused": reshard.paused,
+            "key": match reshard.key_pattern.is_empty() {
+                true => record.shown_key(),
+                false => reshard.key_pattern.clone(),
+            },
+            "sources": numbers(&mut reshard.sources.iter().copied()),
+            "targets": numbers(&mut reshard.targets.iter().map(|target| target.shard)),
+            "caughtUp": numbers(&mut reshard.caught_up.iter().copied()),
+            "complete": numbers(&mut reshard.complete.iter().copied()),
+        })
+    };
+    under_way.map(described).collect()
+}
+
+/// How much a replica holds: its documents, and their bytes. `None` for one that ends.
+async fn held(replica: &ShardHandle) -> Option<Document> {
+    let (view, _) = replica.read_behind().await.ok()?;
+    let count = query::execute::collection_count(view.as_ref()).ok()?;
+    Some(doc! { "documents": number(count.documents), "bytes": number(count.bytes) })
 }
 
 async fn replica_status<M: StateMachine>(replica: &ReplicaHandle<M>, collection: Option<String>) -> Document {

@@ -2,16 +2,19 @@
 //!
 //! `server` connects the real ones; tests of this crate bring a recording one. Nothing here knows messages.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use base::{Namespace, Result, SessionId, Timestamp};
 use bson::{Bson, Document};
-use catalog::IndexSpec;
+use catalog::{BalancerSettings, IndexSpec};
 use router::command::{
     AggregateCommand, CollectionInfo, CollectionStats, CountCommand, CreateCommand, CreateIndexesCommand,
     CreateIndexesReply, CursorId, CursorReply, DatabaseInfo, DeleteCommand, DistinctCommand, ExplainCommand,
     FindAndModifyCommand, FindAndModifyReply, FindCommand, GetMoreCommand, IndexSelector, InsertCommand,
     OperationContext, UpdateCommand, Verbosity, WriteReply,
 };
+use router::{NodeProgress, ShardRequest, ShardSelector};
 
 /// The router, as the commands see it. Errors are for the client.
 #[async_trait]
@@ -63,6 +66,47 @@ pub trait Backend: Send + Sync + 'static {
         selector: IndexSelector,
     ) -> Result<usize>;
     async fn collection_stats(&self, cx: &OperationContext, namespace: Namespace) -> Result<CollectionStats>;
+    async fn statistics_by_node(
+        &self,
+        cx: &OperationContext,
+        namespace: &Namespace,
+    ) -> Result<Option<BTreeMap<String, CollectionStats>>>;
+    async fn shard_collection(&self, cx: &OperationContext, request: ShardRequest) -> Result<()>;
+    async fn reshard_collection(&self, cx: &OperationContext, request: ShardRequest) -> Result<()>;
+    async fn abort_reshard(&self, cx: &OperationContext, namespace: &Namespace) -> Result<()>;
+    async fn pause_reshard(&self, cx: &OperationContext, namespace: &Namespace, paused: bool) -> Result<()>;
+    async fn split_shard(
+        &self,
+        cx: &OperationContext,
+        namespace: &Namespace,
+        shard: &ShardSelector,
+        into: u32,
+    ) -> Result<()>;
+    async fn merge_shards(
+        &self,
+        cx: &OperationContext,
+        namespace: &Namespace,
+        first: &ShardSelector,
+        last: &ShardSelector,
+    ) -> Result<()>;
+    /// `to` is the name of a node.
+    async fn move_shard(
+        &self,
+        cx: &OperationContext,
+        namespace: &Namespace,
+        shard: &ShardSelector,
+        to: &str,
+    ) -> Result<()>;
+    async fn balancer_settings(&self) -> Result<BalancerSettings>;
+    async fn change_balancer_settings(&self, settings: BalancerSettings) -> Result<()>;
+    async fn set_balancer(&self, enabled: bool) -> Result<()>;
+    /// A sentence for each change that the balancer would make.
+    async fn explain_balancer(&self) -> Result<Vec<String>>;
+    /// Nodes are known by their names here.
+    async fn drain_node(&self, node: &str) -> Result<()>;
+    async fn cancel_drain(&self, node: &str) -> Result<()>;
+    async fn remove_node(&self, cx: &OperationContext, node: &str) -> Result<()>;
+    async fn node_progress(&self, node: &str) -> Result<NodeProgress>;
     async fn validate(&self, cx: &OperationContext, namespace: Namespace) -> Result<Document>;
     /// The cluster's nodes and shards, as [`Router::cluster_status`] describes them.
     ///

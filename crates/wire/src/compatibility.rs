@@ -249,7 +249,7 @@ const STAGES: &str = "\
     $addFields $bucket $bucketAuto $changeStream $collStats $count $currentOp $densify $documents $facet \
     $fill $geoNear $graphLookup $group $indexStats $limit $listLocalSessions $listSessions $lookup \
     $match $merge $out $planCacheStats $project $redact $replaceRoot $replaceWith $sample $search $set \
-    $setWindowFields $skip $sort $sortByCount $unionWith $unset $unwind $vectorSearch";
+    $setWindowFields $shardedDataDistribution $skip $sort $sortByCount $unionWith $unset $unwind $vectorSearch";
 
 const ACCUMULATORS: &str = "\
     $accumulator $addToSet $avg $bottom $bottomN $count $first $firstN $last $lastN $max $maxN $median \

@@ -90,7 +90,10 @@ async fn execute(
             fault.as_ref().and_then(|fault| fault.labels.as_deref()),
         );
     }
-    let result = guarded(&call).await;
+    let result = match command::config_writes::check(spec, call.database) {
+        Ok(()) => guarded(&call).await,
+        Err(error) => Err(error),
+    };
     client.end();
     let mut reply = match result {
         Ok(mut reply) => {

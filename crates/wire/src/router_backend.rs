@@ -1,16 +1,18 @@
 //! The router as the backend of the commands: each method hands on to the router's own.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use base::{Namespace, Result, SessionId, Timestamp};
 use bson::{Bson, Document};
-use catalog::IndexSpec;
-use router::Router;
+use catalog::{BalancerSettings, IndexSpec};
 use router::command::{
     AggregateCommand, CollectionInfo, CollectionStats, CountCommand, CreateCommand, CreateIndexesCommand,
     CreateIndexesReply, CursorId, CursorReply, DatabaseInfo, DeleteCommand, DistinctCommand, ExplainCommand,
     FindAndModifyCommand, FindAndModifyReply, FindCommand, GetMoreCommand, IndexSelector, InsertCommand,
     OperationContext, UpdateCommand, Verbosity, WriteReply,
 };
+use router::{NodeProgress, Router, ShardRequest, ShardSelector};
 
 use crate::backend::Backend;
 
@@ -117,6 +119,92 @@ impl Backend for Router {
 
     async fn collection_stats(&self, cx: &OperationContext, namespace: Namespace) -> Result<CollectionStats> {
         Router::collection_stats(self, cx, namespace).await
+    }
+
+    async fn statistics_by_node(
+        &self,
+        cx: &OperationContext,
+        namespace: &Namespace,
+    ) -> Result<Option<BTreeMap<String, CollectionStats>>> {
+        Router::statistics_by_node(self, cx, namespace).await
+    }
+
+    async fn shard_collection(&self, cx: &OperationContext, request: ShardRequest) -> Result<()> {
+        Router::shard_collection(self, cx, request).await
+    }
+
+    async fn reshard_collection(&self, cx: &OperationContext, request: ShardRequest) -> Result<()> {
+        Router::reshard_collection(self, cx, request).await
+    }
+
+    async fn abort_reshard(&self, cx: &OperationContext, namespace: &Namespace) -> Result<()> {
+        Router::abort_reshard(self, cx, namespace).await
+    }
+
+    async fn pause_reshard(&self, cx: &OperationContext, namespace: &Namespace, paused: bool) -> Result<()> {
+        Router::pause_reshard(self, cx, namespace, paused).await
+    }
+
+    async fn split_shard(
+        &self,
+        cx: &OperationContext,
+        namespace: &Namespace,
+        shard: &ShardSelector,
+        into: u32,
+    ) -> Result<()> {
+        Router::split_shard(self, cx, namespace, shard, into).await
+    }
+
+    async fn merge_shards(
+        &self,
+        cx: &OperationContext,
+        namespace: &Namespace,
+        first: &ShardSelector,
+        last: &ShardSelector,
+    ) -> Result<()> {
+        Router::merge_shards(self, cx, namespace, first, last).await
+    }
+
+    async fn move_shard(
+        &self,
+        cx: &OperationContext,
+        namespace: &Namespace,
+        shard: &ShardSelector,
+        to: &str,
+    ) -> Result<()> {
+        Router::move_shard(self, cx, namespace, shard, to).await
+    }
+
+    async fn balancer_settings(&self) -> Result<BalancerSettings> {
+        Router::balancer_settings(self).await
+    }
+
+    async fn change_balancer_settings(&self, settings: BalancerSettings) -> Result<()> {
+        Router::change_balancer_settings(self, settings).await
+    }
+
+    async fn set_balancer(&self, enabled: bool) -> Result<()> {
+        Router::set_balancer(self, enabled).await
+    }
+
+    async fn explain_balancer(&self) -> Result<Vec<String>> {
+        Router::explain_balancer(self).await
+    }
+
+    async fn drain_node(&self, node: &str) -> Result<()> {
+        Router::drain_node(self, self.node_named(node).await?).await
+    }
+
+    async fn cancel_drain(&self, node: &str) -> Result<()> {
+        Router::cancel_drain(self, self.node_named(node).await?).await
+    }
+
+    async fn remove_node(&self, cx: &OperationContext, node: &str) -> Result<()> {
+        Router::remove_node(self, cx, self.node_named(node).await?).await
+    }
+
+    async fn node_progress(&self, node: &str) -> Result<NodeProgress> {
+        Router::node_progress(self, self.node_named(node).await?).await
     }
 
     async fn validate(&self, cx: &OperationContext, namespace: Namespace) -> Result<Document> {

@@ -56,6 +56,9 @@ impl Wire for PeerRequest {
             PeerRequest::ShardIndex(shard) => Request::ShardIndex(v1::ShardIndex { shard: shard.get() }),
             PeerRequest::Status => Request::Status(v1::NodeStatus {}),
             PeerRequest::Loads => Request::Loads(v1::NodeLoads {}),
+            PeerRequest::HandOver { shard, to } => {
+                Request::HandOver(v1::HandOver { shard: shard.get(), to: to.get() })
+            }
         })
     }
 
@@ -71,6 +74,9 @@ impl Wire for PeerRequest {
             Request::ShardIndex(v1::ShardIndex { shard }) => PeerRequest::ShardIndex(ShardId(shard)),
             Request::Status(v1::NodeStatus {}) => PeerRequest::Status,
             Request::Loads(v1::NodeLoads {}) => PeerRequest::Loads,
+            Request::HandOver(v1::HandOver { shard, to }) => {
+                PeerRequest::HandOver { shard: ShardId(shard), to: NodeId(to) }
+            }
         })
     }
 }
@@ -145,7 +151,6 @@ impl Wire for Operation {
             Operation::CollectionStats(namespace) => Message::CollectionStats(namespace.into_wire()?),
             Operation::Validate(namespace) => Message::Validate(namespace.into_wire()?),
             Operation::Reconcile => Message::Reconcile(v1::Reconcile {}),
-            Operation::HandOver { to } => Message::HandOver(v1::HandOver { to: to.get() }),
             Operation::Receive(batch) => Message::Receive(batch.into_wire()?),
         })
     }
@@ -176,7 +181,6 @@ impl Wire for Operation {
             Message::CollectionStats(namespace) => Operation::CollectionStats(Wire::from_wire(namespace)?),
             Message::Validate(namespace) => Operation::Validate(Wire::from_wire(namespace)?),
             Message::Reconcile(v1::Reconcile {}) => Operation::Reconcile,
-            Message::HandOver(v1::HandOver { to }) => Operation::HandOver { to: NodeId(to) },
             Message::Receive(batch) => Operation::Receive(Wire::from_wire(batch)?),
         })
     }

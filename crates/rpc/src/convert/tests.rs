@@ -308,7 +308,6 @@ fn operations() -> Vec<Operation> {
         Operation::CollectionStats(namespace()),
         Operation::Validate(namespace()),
         Operation::Reconcile,
-        Operation::HandOver { to: NodeId(u32::MAX) },
     ];
     operations.extend(updates().map(|update| {
         let action = FindAndModifyAction::Update { update, upsert: true, return_new: false };
@@ -358,6 +357,7 @@ fn requests() -> Vec<PeerRequest> {
     requests.push(PeerRequest::ShardIndex(ShardId(u64::MAX)));
     requests.push(PeerRequest::Loads);
     requests.push(PeerRequest::Status);
+    requests.push(PeerRequest::HandOver { shard: ShardId(u64::MAX), to: base::NodeId(u32::MAX) });
     requests
 }
 

@@ -83,7 +83,7 @@ impl Service for Recorder {
                 self.waiting.fetch_sub(1, Ordering::Relaxed);
                 Ok(PeerReply::Index(LogIndex(7)))
             }
-            PeerRequest::CatalogWrite(_) | PeerRequest::Loads => {
+            PeerRequest::CatalogWrite(_) | PeerRequest::Loads | PeerRequest::HandOver { .. } => {
                 panic!("a request that this service cannot do")
             }
             PeerRequest::Operation(_) | PeerRequest::Operations(_) => {

@@ -1,6 +1,6 @@
 //! `aggregate`: a pipeline over a collection, as a cursor.
 
-use base::{Code, Error, Result};
+use base::{Code, Error, Namespace, Result};
 use bson::Bson;
 use document::{DocRef, RawDoc, Value};
 use futures::FutureExt;
@@ -12,6 +12,9 @@ use super::{Spec, Timed};
 use crate::call::Call;
 use crate::fields::{Accepts, Field, Fields, field, ignored, is_truthy, refused, required};
 use crate::reply::Reply;
+
+/// The stage that is about all collections.
+const DISTRIBUTION: &str = "$shardedDataDistribution";
 
 const FIELDS: &[Field] = &[
     ignored("allowDiskUse", Accepts::BoolOrNumber, "sorts and groups stay in memory, within their limit"),
@@ -57,13 +60,13 @@ fn run<'c>(call: &'c Call<'_>) -> BoxFuture<'c, Result<Reply>> {
     .boxed()
 }
 
-/// The typed command. A pipeline on a whole database has no source yet.
+/// The typed command.
 pub(crate) fn parse(call: &Call<'_>) -> Result<AggregateCommand> {
     const CURSOR: &[Field] = &[field("batchSize", Accepts::Integer)];
     let pipeline = call.values("pipeline");
     check_stages(&pipeline)?;
     if call.target.decode().is_some_and(|target| target.is_number()) {
-        return Err(database_level(&pipeline));
+        check_database_level(call, &pipeline)?;
     }
     let cursor = call.fields.element("cursor").map(|element| RawDoc::new(element.value));
     let batch_size = match cursor {
@@ -71,7 +74,7 @@ pub(crate) fn parse(call: &Call<'_>) -> Result<AggregateCommand> {
         None => None,
     };
     Ok(AggregateCommand {
-        namespace: call.namespace()?,
+        namespace: namespace(call)?,
         pipeline,
         batch_size,
         hint: call.hint(),
@@ -86,17 +89,25 @@ fn check_stages(pipeline: &[Bson]) -> Result<()> {
     Err(Error::type_mismatch("Each element of the 'pipeline' array must be an object"))
 }
 
-fn database_level(pipeline: &[Bson]) -> Error {
+/// The collection; for a pipeline on a whole database the name under which its cursor lives, which is no collection's.
+fn namespace(call: &Call<'_>) -> Result<Namespace> {
+    match call.target.decode() {
+        Some(target) if target.is_number() => {
+            Ok(Namespace { database: call.database.to_owned(), collection: "$cmd.aggregate".to_owned() })
+        }
+        _ => call.namespace(),
+    }
+}
+
+/// Fails with `InvalidNamespace` (73) unless the pipeline begins with a stage that needs no collection.
+fn check_database_level(call: &Call<'_>, pipeline: &[Bson]) -> Result<()> {
     let first = pipeline.first().map(Value::from).and_then(|stage| stage.as_document());
     let stage = first.and_then(|stage: DocRef<'_>| stage.iter().next()).map(|(name, _)| name.to_owned());
-    match stage {
-        Some(name) => Error::new(
-            Code::INVALID_NAMESPACE,
-            format!("{{aggregate: 1}} is not valid for '{name}'; a collection is required."),
-        ),
-        None => Error::new(
-            Code::INVALID_NAMESPACE,
-            "{aggregate: 1} is not valid for an empty pipeline; a collection is required.",
-        ),
-    }
+    let message = match stage.as_deref() {
+        Some(DISTRIBUTION) if call.database == "admin" => return Ok(()),
+        Some(DISTRIBUTION) => format!("{DISTRIBUTION} must be run against the admin database"),
+        Some(name) => format!("{{aggregate: 1}} is not valid for '{name}'; a collection is required."),
+        None => "{aggregate: 1} is not valid for an empty pipeline; a collection is required.".to_owned(),
+    };
+    Err(Error::new(Code::INVALID_NAMESPACE, message))
 }

@@ -1,5 +1,7 @@
 //! `collStats`: sizes of a collection.
 
+use std::collections::BTreeMap;
+
 use base::{Error, Result};
 use bson::{Bson, Document};
 use futures::FutureExt;
@@ -24,8 +26,13 @@ fn run<'c>(call: &'c Call<'_>) -> BoxFuture<'c, Result<Reply>> {
         let namespace = call.namespace()?;
         let name = namespace.to_string();
         let scale = scale(call)?;
-        let stats = call.state.backend.collection_stats(&call.context, namespace).await?;
-        Ok(reply(&name, &stats, scale))
+        let Some(nodes) = call.state.backend.statistics_by_node(&call.context, &namespace).await? else {
+            let stats = call.state.backend.collection_stats(&call.context, namespace).await?;
+            return Ok(reply(&name, &stats, scale, None));
+        };
+        let mut total = CollectionStats::default();
+        nodes.values().for_each(|part| total.add(part.clone()));
+        Ok(reply(&name, &total, scale, Some(&nodes)))
     }
     .boxed()
 }
@@ -40,11 +47,28 @@ pub(crate) fn scale(call: &Call<'_>) -> Result<u64> {
     }
 }
 
-fn reply(namespace: &str, stats: &CollectionStats, scale: u64) -> Reply {
-    let index_bytes: u64 = stats.indexes.iter().map(|(_, bytes)| *bytes).sum();
+/// Each node's part of a sharded collection.
+type ByNode = BTreeMap<String, CollectionStats>;
+
+fn reply(namespace: &str, stats: &CollectionStats, scale: u64, nodes: Option<&ByNode>) -> Reply {
     let mut reply = Reply::new();
+    reply.bool("sharded", nodes.is_some());
+    sizes(&mut reply, namespace, stats, scale);
+    if let Some(nodes) = nodes {
+        reply.begin_document("shards");
+        for (name, part) in nodes {
+            reply.begin_document(name);
+            sizes(&mut reply, namespace, part, scale);
+            reply.end();
+        }
+        reply.end();
+    }
+    reply.ok()
+}
+
+fn sizes(reply: &mut Reply, namespace: &str, stats: &CollectionStats, scale: u64) {
+    let index_bytes: u64 = stats.indexes.iter().map(|(_, bytes)| *bytes).sum();
     reply.str("ns", namespace);
-    reply.bool("sharded", stats.shards > 1);
     reply.bool("capped", false);
     reply.count("size", stats.data_bytes / scale);
     reply.count("count", stats.documents);
@@ -64,5 +88,4 @@ fn reply(namespace: &str, stats: &CollectionStats, scale: u64) -> Reply {
     reply.count("totalSize", stats.storage_bytes / scale);
     reply.count("nchunks", stats.shards as u64);
     reply.count("scaleFactor", scale);
-    reply.ok()
 }

@@ -3,9 +3,15 @@
 //! Each file declares a `SPEC` with the command's fields and says how it runs. Parsing ends in the router's typed
 //! commands; replies are written from its typed answers. Nothing in here decides what an operation means.
 
+mod abort_reshard_collection;
 mod aggregate;
+mod balancer_collection_status;
+mod balancer_start;
+mod balancer_status;
+mod balancer_stop;
 mod build_info;
 mod coll_stats;
+pub(crate) mod config_writes;
 mod configure_fail_point;
 mod connection_status;
 mod count;
@@ -17,14 +23,19 @@ mod distinct;
 mod drop;
 mod drop_database;
 mod drop_indexes;
+mod enable_sharding;
 mod end_sessions;
 mod explain;
 mod find;
 mod find_and_modify;
+mod flush_router_config;
+mod full_namespace;
 mod get_cmd_line_opts;
 mod get_log;
 mod get_more;
 mod get_parameter;
+mod get_shard_map;
+mod get_shard_version;
 mod hello;
 mod host_info;
 mod insert;
@@ -35,11 +46,20 @@ mod list_collections;
 mod list_commands;
 mod list_databases;
 mod list_indexes;
+mod list_shards;
+mod merge_chunks;
+mod move_chunk;
 mod ping;
+mod psdb_balancer;
+mod psdb_node;
+mod psdb_reshard;
 mod psdb_status;
 mod refresh_sessions;
 mod repl_set_get_status;
+mod reshard_collection;
 mod server_status;
+mod shard_collection;
+mod split;
 mod start_session;
 mod update;
 mod validate;
@@ -156,7 +176,12 @@ impl Spec {
 
 /// Every command, by name.
 pub(crate) static TABLE: &[&Spec] = &[
+    &abort_reshard_collection::SPEC,
     &aggregate::SPEC,
+    &balancer_collection_status::SPEC,
+    &balancer_start::SPEC,
+    &balancer_status::SPEC,
+    &balancer_stop::SPEC,
     &build_info::SPEC,
     &coll_stats::SPEC,
     &configure_fail_point::SPEC,
@@ -170,14 +195,18 @@ pub(crate) static TABLE: &[&Spec] = &[
     &drop::SPEC,
     &drop_database::SPEC,
     &drop_indexes::SPEC,
+    &enable_sharding::SPEC,
     &end_sessions::SPEC,
     &explain::SPEC,
     &find::SPEC,
     &find_and_modify::SPEC,
+    &flush_router_config::SPEC,
     &get_cmd_line_opts::SPEC,
     &get_log::SPEC,
     &get_more::SPEC,
     &get_parameter::SPEC,
+    &get_shard_map::SPEC,
+    &get_shard_version::SPEC,
     &hello::SPEC,
     &host_info::SPEC,
     &insert::SPEC,
@@ -188,11 +217,20 @@ pub(crate) static TABLE: &[&Spec] = &[
     &list_commands::SPEC,
     &list_databases::SPEC,
     &list_indexes::SPEC,
+    &list_shards::SPEC,
+    &merge_chunks::SPEC,
+    &move_chunk::SPEC,
     &ping::SPEC,
+    &psdb_balancer::SPEC,
+    &psdb_node::SPEC,
+    &psdb_reshard::SPEC,
     &psdb_status::SPEC,
     &refresh_sessions::SPEC,
     &repl_set_get_status::SPEC,
+    &reshard_collection::SPEC,
     &server_status::SPEC,
+    &shard_collection::SPEC,
+    &split::SPEC,
     &start_session::SPEC,
     &update::SPEC,
     &validate::SPEC,

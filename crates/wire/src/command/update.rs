@@ -6,7 +6,9 @@ use document::{DocBuf, RawDoc, Value};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use router::command::{UpdateCommand, UpdateSpec, UpdateStatement};
+use router::config_database::CONFIG_DATABASE;
 
+use super::config_writes;
 use super::writes::{check_batch_size, check_retryable, write_reply};
 use super::{Counts, Spec, Timed};
 use crate::call::{Call, share};
@@ -53,7 +55,10 @@ fn run<'c>(call: &'c Call<'_>) -> BoxFuture<'c, Result<Reply>> {
         let command = parse(call)?;
         check_retryable(call, command.statements.iter().any(|statement| statement.multi), "multi=true")?;
         call.state.metrics.operations.update.add(command.statements.len() as u64);
-        let outcome = call.state.backend.update(&call.context, command).await?;
+        let outcome = match command.namespace.database == CONFIG_DATABASE {
+            true => config_writes::run(call, &command).await?,
+            false => call.state.backend.update(&call.context, command).await?,
+        };
         Ok(write_reply(&outcome, true))
     }
     .boxed()

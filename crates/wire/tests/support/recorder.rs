@@ -1,14 +1,16 @@
 //! A router that writes down what it is asked and answers what little the protocol needs.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use async_trait::async_trait;
 use base::{Error, Namespace, Result, SessionId};
 use bson::{Bson, Document};
-use catalog::IndexSpec;
+use catalog::{BalancerSettings, IndexSpec};
 use document::DocBuf;
 use parking_lot::Mutex;
 use router::command::*;
+use router::{NodeProgress, ShardRequest, ShardSelector};
 use wire::Backend;
 
 use super::{show, show_buf, show_bufs};
@@ -118,6 +120,18 @@ fn describe_update(statement: &UpdateStatement) -> String {
         hint(&statement.hint),
         optional("sort", &statement.sort),
     )
+}
+
+fn describe_sharding(request: &ShardRequest) -> String {
+    format!("{} by {} into {:?}", request.namespace, show(&request.key), request.shards)
+}
+
+fn describe_shard(shard: &ShardSelector) -> String {
+    match shard {
+        ShardSelector::Shard(id) => format!("{id}"),
+        ShardSelector::Owner(values) => format!("the owner of {}", show(values)),
+        ShardSelector::Hash(hash) => format!("the owner of hash {hash:#x}"),
+    }
 }
 
 #[async_trait]
@@ -323,6 +337,105 @@ impl Backend for Recorder {
         self.note(cx, format!("stats {namespace}"))?;
         let indexes = vec![("_id_".to_owned(), 100)];
         Ok(CollectionStats { documents: 10, data_bytes: 1000, storage_bytes: 2000, indexes, shards: 1 })
+    }
+
+    async fn statistics_by_node(
+        &self,
+        cx: &OperationContext,
+        namespace: &Namespace,
+    ) -> Result<Option<BTreeMap<String, CollectionStats>>> {
+        if namespace.collection != "sharded" {
+            return Ok(None);
+        }
+        self.note(cx, format!("statistics by node {namespace}"))?;
+        let part = |documents: u64| CollectionStats {
+            documents,
+            data_bytes: documents * 100,
+            storage_bytes: documents * 200,
+            indexes: vec![("_id_".to_owned(), 100)],
+            shards: 2,
+        };
+        Ok(Some([("n1".to_owned(), part(10)), ("n2".to_owned(), part(20))].into()))
+    }
+
+    async fn shard_collection(&self, cx: &OperationContext, request: ShardRequest) -> Result<()> {
+        self.note(cx, format!("shardCollection {}", describe_sharding(&request)))
+    }
+
+    async fn reshard_collection(&self, cx: &OperationContext, request: ShardRequest) -> Result<()> {
+        self.note(cx, format!("reshardCollection {}", describe_sharding(&request)))
+    }
+
+    async fn abort_reshard(&self, cx: &OperationContext, namespace: &Namespace) -> Result<()> {
+        self.note(cx, format!("abort reshard {namespace}"))
+    }
+
+    async fn pause_reshard(&self, cx: &OperationContext, namespace: &Namespace, paused: bool) -> Result<()> {
+        self.note(cx, format!("pause reshard {namespace} {paused}"))
+    }
+
+    async fn split_shard(
+        &self,
+        cx: &OperationContext,
+        namespace: &Namespace,
+        shard: &ShardSelector,
+        into: u32,
+    ) -> Result<()> {
+        self.note(cx, format!("split {namespace} {} into {into}", describe_shard(shard)))
+    }
+
+    async fn merge_shards(
+        &self,
+        cx: &OperationContext,
+        namespace: &Namespace,
+        first: &ShardSelector,
+        last: &ShardSelector,
+    ) -> Result<()> {
+        let (first, last) = (describe_shard(first), describe_shard(last));
+        self.note(cx, format!("merge {namespace} {first} to {last}"))
+    }
+
+    async fn move_shard(
+        &self,
+        cx: &OperationContext,
+        namespace: &Namespace,
+        shard: &ShardSelector,
+        to: &str,
+    ) -> Result<()> {
+        self.note(cx, format!("move {namespace} {} to {to}", describe_shard(shard)))
+    }
+
+    async fn balancer_settings(&self) -> Result<BalancerSettings> {
+        Ok(BalancerSettings::default())
+    }
+
+    async fn change_balancer_settings(&self, settings: BalancerSettings) -> Result<()> {
+        self.note(&OperationContext::default(), format!("change {settings:?}"))
+    }
+
+    async fn set_balancer(&self, enabled: bool) -> Result<()> {
+        self.note(&OperationContext::default(), format!("balancer {enabled}"))
+    }
+
+    async fn explain_balancer(&self) -> Result<Vec<String>> {
+        Ok(vec!["n2 has fewer replicas: shard 3 of a.b moves from n1 to n2".to_owned()])
+    }
+
+    async fn drain_node(&self, node: &str) -> Result<()> {
+        self.note(&OperationContext::default(), format!("drain {node}"))
+    }
+
+    async fn cancel_drain(&self, node: &str) -> Result<()> {
+        self.note(&OperationContext::default(), format!("cancel the drain of {node}"))
+    }
+
+    async fn remove_node(&self, cx: &OperationContext, node: &str) -> Result<()> {
+        self.note(cx, format!("remove {node}"))
+    }
+
+    async fn node_progress(&self, _: &str) -> Result<NodeProgress> {
+        let state = catalog::NodeState::Draining;
+        Ok(NodeProgress { state, is_dead: false, replicas: 2, replicas_total: 5, votes_in_catalog: true })
     }
 
     async fn validate(&self, cx: &OperationContext, namespace: Namespace) -> Result<Document> {

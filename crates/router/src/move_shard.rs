@@ -1,0 +1,125 @@
+//! `moveChunk`: a shard's primary brought to another node.
+//!
+//! Called by `wire`; `serve` does for other nodes what only the primary's node can. Always holds: the shard has as many replicas
+//! during the move as before; who asks again for a move that was made asks for nothing new.
+
+use std::time::Duration;
+
+use base::{Code, Error, LogIndex, Namespace, NodeId, Result, ShardId};
+use catalog::{Catalog, Command, ShardPlacement};
+
+use crate::catalog_access::unanswered;
+use crate::config_database::name_of;
+use crate::peer::PeerRequest;
+use crate::sharding::select;
+use crate::{OperationContext, Router, ShardSelector};
+
+/// How long the primary's node may take to answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often a wait for a primary looks, and asks again.
+const POLL: Duration = Duration::from_millis(50);
+/// How long a hand-over that was asked for may take before it is asked for again, in looks.
+const LOOKS_PER_REQUEST: u32 = 20;
+
+impl Router {
+    /// The node of this name. Fails with `NodeNotFound` (74).
+    pub async fn node_named(&self, name: &str) -> Result<NodeId> {
+        let catalog = self.catalog_now().await?;
+        let found = catalog.nodes().find(|node| node.is_member() && node.facts.name == name);
+        found.map(|node| node.id).ok_or_else(|| {
+            Error::new(Code::NODE_NOT_FOUND, format!("the cluster has no node named '{name}'"))
+        })
+    }
+
+    /// Makes the replica of a shard on `to` its primary. Where there is none, the one on the primary's node moves there first. On
+    /// return the new primary leads, as this node knows. Fails with `NodeNotFound` (74), `ShardNotFound` (70), and as the
+    /// catalog's `MoveReplica` does.
+    pub async fn move_shard(
+        &self,
+        cx: &OperationContext,
+        namespace: &Namespace,
+        selector: &ShardSelector,
+        to: &str,
+    ) -> Result<()> {
+        let to = self.node_named(to).await?;
+        let record = self.existing_collection(namespace).await?;
+        let placement = select(&record, selector)?.clone();
+        if placement.replicas.iter().all(|replica| replica.node != to) {
+            let from = self.asked_primary(&placement)?;
+            let shard = placement.shard;
+            self.change_catalog(Command::MoveReplica { shard, from, to }).await?;
+            self.await_catalog(cx, |catalog| is_moved(catalog, shard, from).then_some(())).await?;
+        }
+        self.await_primary_on(cx, placement.shard, to).await
+    }
+
+    /// Asks the primary of a shard, on whichever node it is, to hand its role to the replica on `to`.
+    pub(crate) async fn transfer_primary(&self, shard: ShardId, primary: NodeId, to: NodeId) -> Result<()> {
+        if primary == self.node {
+            return self.hand_over_here(shard, to).await.map(drop);
+        }
+        let request = PeerRequest::HandOver { shard, to };
+        self.peers.call(primary, request, ANSWER_TIMEOUT).await.map(drop).map_err(unanswered)
+    }
+
+    /// Hands over the role of primary that this node's replica has. Answers with what it had committed by then. Fails as stale when
+    /// it has not, or when the other node has no replica that votes.
+    pub(crate) async fn hand_over_here(&self, shard: ShardId, to: NodeId) -> Result<LogIndex> {
+        let stale = |message: String| Error::new(Code::STALE_CONFIG, message);
+        let replica = self.host.shard(shard).ok_or_else(|| stale(format!("{shard} is not here")))?;
+        if !self.is_here(&replica) {
+            return Err(stale(format!("the primary of {shard} is not here")));
+        }
+        let membership = replica.membership();
+        let successor = membership.voters.iter().find(|voter| membership.nodes.get(voter) == Some(&to));
+        let successor =
+            successor.ok_or_else(|| stale(format!("{shard} has no replica on {to} that votes")))?;
+        replica.transfer_to(*successor).await;
+        Ok(replica.commit_index())
+    }
+
+    /// The node of a shard's primary. Fails with `NotWritablePrimary` while this node knows of none.
+    fn asked_primary(&self, placement: &ShardPlacement) -> Result<NodeId> {
+        let here = self.host.shard(placement.shard);
+        self.primary_node(placement, here.as_ref()).ok_or_else(|| {
+            Error::new(Code::NOT_WRITABLE_PRIMARY, format!("{} has no primary now", placement.shard))
+        })
+    }
+
+    async fn await_primary_on(&self, cx: &OperationContext, shard: ShardId, to: NodeId) -> Result<()> {
+        for look in 0_u32.. {
+            let catalog = self.catalog_copy();
+            let (_, placement) = catalog.placement(shard).ok_or_else(|| {
+                Error::new(Code::SHARD_NOT_FOUND, format!("{shard} was replaced meanwhile"))
+            })?;
+            let primary = self.asked_primary(placement).ok();
+            if primary == Some(to) && self.shard_index(shard, to).await {
+                return Ok(());
+            }
+            if let Some(primary) = primary.filter(|_| look % LOOKS_PER_REQUEST == 0) {
+                // One that cannot is asked again: it may not have heard yet that it leads, or that it leads no more.
+                if let Err(error) = self.transfer_primary(shard, primary, to).await {
+                    tracing::debug!(%shard, %error, to = name_of(&catalog, to), "a hand-over has to wait");
+                    self.primaries.lock().remove(&shard);
+                }
+            }
+            cx.check(self.clock.monotonic())?;
+            tokio::time::sleep(POLL).await;
+        }
+        Ok(())
+    }
+
+    /// Whether a node answers as the primary of a shard.
+    async fn shard_index(&self, shard: ShardId, node: NodeId) -> bool {
+        if node == self.node {
+            return self.host.shard(shard).is_some_and(|replica| replica.is_leader());
+        }
+        self.peers.call(node, PeerRequest::ShardIndex(shard), ANSWER_TIMEOUT).await.is_ok()
+    }
+}
+
+/// Whether a node's replica of a shard has been replaced.
+fn is_moved(catalog: &Catalog, shard: ShardId, from: NodeId) -> bool {
+    let placement = catalog.placement(shard).map(|(_, placement)| placement);
+    placement.is_none_or(|placement| placement.members().all(|replica| replica.node != from))
+}
