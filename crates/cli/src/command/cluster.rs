@@ -2,7 +2,7 @@
 //!
 //! Used by the demo. Always holds: [`Cluster::start`] returns once every shard has the replicas that it should have.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use bson::{Bson, Document, doc};
@@ -21,25 +21,17 @@ const POLL: Duration = Duration::from_millis(50);
 pub(super) struct Cluster {
     nodes: Vec<Option<Server>>,
     options: Vec<ChildOptions>,
+    retired: usize,
 }
 
 impl Cluster {
     /// Starts `count` nodes with their data in subdirectories of `directory`: the first one founds, the others join it.
     pub(super) async fn start(directory: &Path, count: u8) -> Result<Cluster, Failure> {
-        let mut cluster = Cluster { nodes: Vec::new(), options: Vec::new() };
+        let mut cluster = Cluster { nodes: Vec::new(), options: Vec::new(), retired: 0 };
         for number in 1..=count {
             let name = format!("n{number}");
             let place = if count == 1 { directory.to_owned() } else { directory.join(&name) };
-            let mut options = ChildOptions::on_free_ports(place, name)?;
-            options.join = cluster.options.first().map(|first| first.peer_port);
-            output::say(format!(
-                "Starting {} on 127.0.0.1:{} with its data in {}",
-                options.name,
-                options.port,
-                options.directory.display()
-            ))?;
-            cluster.nodes.push(Some(Server::start(options.clone()).await?));
-            cluster.options.push(options);
+            cluster.start_node(place, name).await?;
         }
         if count > 1 {
             let waited = cluster.wait_until_replicated().await?;
@@ -48,9 +40,41 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// How many nodes there are.
+    /// Starts one more node, which joins the others. Returns its position.
+    pub(super) async fn add(&mut self) -> Result<usize, Failure> {
+        let beside = self.options.first().and_then(|first| first.directory.parent());
+        let beside = beside.ok_or_else(|| Failure::refused("the nodes have no directory in common"))?;
+        let name = format!("n{}", self.options.len() + 1);
+        self.start_node(beside.join(&name), name).await?;
+        Ok(self.options.len() - 1)
+    }
+
+    async fn start_node(&mut self, directory: PathBuf, name: String) -> Result<(), Failure> {
+        let mut options = ChildOptions::on_free_ports(directory, name)?;
+        options.join = self.options.first().map(|first| first.peer_port);
+        output::say(format!(
+            "Starting {} on 127.0.0.1:{} with its data in {}",
+            options.name,
+            options.port,
+            options.directory.display()
+        ))?;
+        self.nodes.push(Some(Server::start(options.clone()).await?));
+        self.options.push(options);
+        Ok(())
+    }
+
+    /// Stops a node that is not needed any more, in good order.
+    pub(super) async fn retire(&mut self, node: usize) -> Result<(), Failure> {
+        self.retired += 1;
+        match self.nodes.get_mut(node).and_then(Option::take) {
+            Some(server) => server.stop().await,
+            None => Err(Failure::refused("the node is not running")),
+        }
+    }
+
+    /// How many nodes there are that were not retired.
     pub(super) fn len(&self) -> usize {
-        self.nodes.len()
+        self.nodes.len() - self.retired
     }
 
     /// The connection string with all nodes, and a database.
@@ -133,7 +157,8 @@ impl Cluster {
         futures::future::join_all(stopping).await.into_iter().fold(Ok(()), Result::and)
     }
 
-    async fn status(&self) -> Result<Document, Failure> {
+    /// What `psdbStatus` says, from a node that runs.
+    pub(super) async fn status(&self) -> Result<Document, Failure> {
         let running = self.nodes.iter().flatten().next();
         let running = running.ok_or_else(|| Failure::refused("no node is running"))?;
         let connection = Connection::open(&running.uri("admin")).await?;

@@ -14,6 +14,7 @@ use tempfile::TempDir;
 
 use super::chaos;
 use super::cluster::Cluster;
+use super::growth;
 use super::load::{LoadOptions, load_records};
 use crate::bench::{empty_histogram, latency};
 use crate::connection::Connection;
@@ -32,12 +33,20 @@ const READ_CLIENTS: usize = 16;
 const READ_TIME: Duration = Duration::from_secs(2);
 const DURABLE_INSERTS: i32 = 200;
 
+/// From how many nodes on the demo's collections have several shards.
+const SHARDED_FROM: u8 = 5;
+/// Shards of the cities then.
+const CITY_SHARDS: i32 = 12;
+
 /// Start a cluster, load 34,006 cities, ask questions, measure, kill a node under a writing client, and stop.
 #[derive(clap::Args)]
-#[command(after_help = "Examples:\n  psdb demo --nodes 3\n  psdb demo --nodes 3 --keep --no-chaos\n  \
-    psdb demo --keep --data ./demo-data")]
+#[command(
+    after_help = "Examples:\n  psdb demo --nodes 3\n  psdb demo --nodes 5\n  psdb demo --nodes 3 --keep --no-chaos\n  \
+    psdb demo --keep --data ./demo-data"
+)]
 pub(super) struct Arguments {
-    /// How many nodes; with three or more, data is replicated and the node of a primary is killed and restarted.
+    /// How many nodes; with three or more, data is replicated and the node of a primary is killed and restarted; with five or
+    /// more, it is cut into shards, and a node joins and another leaves while a client works.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=9))]
     nodes: u8,
     /// Where the data goes; by default into a temporary directory that is deleted at the end.
@@ -63,8 +72,12 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     };
     let mut cluster = Cluster::start(&directory, arguments.nodes).await?;
     let mut outcome = tour(&cluster).await;
-    if outcome.is_ok() && arguments.nodes > 2 && !arguments.no_chaos {
-        outcome = chaos::run(&mut cluster).await;
+    if outcome.is_ok() && !arguments.no_chaos {
+        outcome = match arguments.nodes {
+            0..=2 => Ok(()),
+            3..SHARDED_FROM => chaos::run(&mut cluster).await,
+            _ => growth::run(&mut cluster).await,
+        };
     }
     if outcome.is_ok() {
         outcome = output::say(what_next(&cluster.uri(DATABASE), arguments.keep));
@@ -82,6 +95,12 @@ async fn tour(cluster: &Cluster) -> Result<(), Failure> {
     let connection = Connection::with_pool(&uri, Some(READ_CLIENTS as u32)).await?;
     let raw: Collection<RawDocumentBuf> = connection.database(DATABASE).collection(COLLECTION);
     raw.drop().await?;
+    if cluster.len() >= usize::from(SHARDED_FROM) {
+        let namespace = format!("{DATABASE}.{COLLECTION}");
+        let shard = doc! { "shardCollection": namespace, "key": { "_id": "hashed" }, "numInitialChunks": CITY_SHARDS };
+        connection.database("admin").run_command(shard).await?;
+        output::say(format!("Cut {DATABASE}.{COLLECTION} into {CITY_SHARDS} shards by the hash of _id"))?;
+    }
     let loaded =
         load_records(Box::new(CITIES), Some(CITIES.len() as u64), raw, LoadOptions::default()).await?;
     let copies = if cluster.len() > 2 { ", three copies of each" } else { "" };

@@ -16,6 +16,7 @@ mod demo;
 mod export;
 mod find;
 mod get;
+mod growth;
 mod import;
 mod input;
 mod insert;
