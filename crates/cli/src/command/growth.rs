@@ -207,7 +207,8 @@ async fn drawn(cluster: &Cluster) -> Result<String, Failure> {
         let array = document.get_array(name).cloned().unwrap_or_default();
         array.iter().filter_map(Bson::as_document).cloned().collect()
     };
-    let rows = documents(&status, "nodes").iter().map(|node| {
+    let nodes = documents(&status, "nodes");
+    let rows = nodes.iter().map(|node| {
         let held = |role: &str| {
             let replicas = documents(node, "replicas");
             let of_role =
