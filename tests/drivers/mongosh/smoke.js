@@ -5,6 +5,9 @@ const same = (actual, expected) => assert.strictEqual(JSON.stringify(actual), JS
 const name = `mongosh_${new ObjectId().toHexString()}`;
 const shop = db.getSiblingDB(name);
 
+if (process.env.PSDB_TEST_SHARDS) {
+  sh.shardCollection(`${name}.orders`, { _id: 'hashed' }, { numInitialChunks: Number(process.env.PSDB_TEST_SHARDS) });
+}
 assert.strictEqual(shop.orders.insertMany([...Array(500).keys()].map((i) => ({ _id: i, customer: i % 10, total: i }))).acknowledged, true);
 assert.strictEqual(shop.orders.countDocuments({ customer: 3 }), 50);
 assert.strictEqual(shop.orders.createIndex({ customer: 1 }), 'customer_1');

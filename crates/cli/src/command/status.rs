@@ -78,7 +78,8 @@ fn page(seen: &Document) -> String {
     parts.join("\n\n")
 }
 
-fn nodes_table(cluster: &Document) -> String {
+/// The nodes of `psdbStatus`.
+pub(super) fn nodes_table(cluster: &Document) -> String {
     // A column of its own only where there is something in it.
     let any_admin = documents(cluster, "nodes").any(|node| node.contains_key("admin"));
     let row = |node: &Document| {
@@ -136,7 +137,7 @@ fn shard_row(cluster: &Document, shard: &Document) -> Vec<String> {
 }
 
 /// The node of a shard's primary, with what it says of the replica. Of two that think they are, the one of the later term.
-fn primary_of(cluster: &Document, shard: i64) -> Option<(&Document, &Document)> {
+pub(super) fn primary_of(cluster: &Document, shard: i64) -> Option<(&Document, &Document)> {
     let replicas = documents(cluster, "nodes")
         .flat_map(|node| documents(node, "replicas").map(move |replica| (node, replica)));
     let primaries = replicas.filter(|(_, replica)| {
@@ -174,12 +175,17 @@ fn troubles(cluster: &Document) -> Vec<String> {
     troubles
 }
 
-fn node_name(cluster: &Document, node: i64) -> String {
+/// A node's name in `psdbStatus`.
+pub(super) fn node_name(cluster: &Document, node: i64) -> String {
     let found = documents(cluster, "nodes").find(|found| execute::number(found, "node") == node);
     found.map_or_else(|| format!("n{node}"), |found| text(found, "name"))
 }
 
-fn documents<'d>(document: &'d Document, name: &str) -> impl Iterator<Item = &'d Document> + use<'d> {
+/// The documents of an array.
+pub(super) fn documents<'d>(
+    document: &'d Document,
+    name: &str,
+) -> impl Iterator<Item = &'d Document> + use<'d> {
     document.get_array(name).into_iter().flatten().filter_map(Bson::as_document)
 }
 
@@ -208,7 +214,8 @@ fn summary(server: &Document) -> String {
     lines.join("\n")
 }
 
-fn text(document: &Document, name: &str) -> String {
+/// A string, or a question mark where there is none.
+pub(super) fn text(document: &Document, name: &str) -> String {
     document.get_str(name).unwrap_or("?").to_owned()
 }
 

@@ -84,7 +84,7 @@ impl Service for Recorder {
                 Ok(PeerReply::Index(LogIndex(7)))
             }
             PeerRequest::CatalogWrite(_) => panic!("a request that this service cannot do"),
-            PeerRequest::Operation(_) | PeerRequest::Operations(_) => {
+            PeerRequest::Operation(_) | PeerRequest::Operations(_) | PeerRequest::HandOver { .. } => {
                 let error = Error::new(Code::NOT_WRITABLE_PRIMARY, "not here");
                 Err(PeerFailure::Refused { error, primary: Some(NodeId(9)) })
             }
