@@ -130,7 +130,8 @@ async fn nothing_is_made_in_config() {
 #[tokio::test]
 async fn sizes_come_by_node_and_count_every_document_once() {
     let node = Node::new().await;
-    node.insert((0..90).map(|id| doc! { "_id": id }).collect()).await;
+    let documents: Vec<Document> = (0..90_i32).map(|id| doc! { "_id": id }).collect();
+    node.insert(documents).await;
     let stats = doc! { "$collStats": { "count": {} } };
     let whole = node.aggregate_on(things(), vec![stats.clone()]).await;
     assert!(whole.first().is_some_and(|row| !row.contains_key("shard")), "it is not sharded: {whole:?}");
