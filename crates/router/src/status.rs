@@ -122,8 +122,8 @@ fn shards(catalog: &Catalog) -> Vec<Bson> {
 }
 
 fn reshards(catalog: &Catalog) -> Vec<Bson> {
-    let under_way = catalog.active().filter_map(|record| Some((record, record.reshard.as_ref()?)));
-    let described = |(record, reshard): (&std::sync::Arc<CollectionRecord>, &Box<Reshard>)| {
+    let under_way = catalog.active().filter_map(|record| Some((record, record.reshard.as_deref()?)));
+    let described = |(record, reshard): (&std::sync::Arc<CollectionRecord>, &Reshard)| {
         let numbers = |shards: &mut dyn Iterator<Item = base::ShardId>| {
             shards.map(|shard| Bson::Int64(number(shard.get()))).collect::<Vec<_>>()
         };

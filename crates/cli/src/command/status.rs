@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bson::{Bson, Document, doc};
 
+use super::recut;
 use crate::connection::{Connection, Target};
 use crate::failure::Failure;
 use crate::output;
@@ -66,6 +67,7 @@ fn page(seen: &Document) -> String {
     let part = |name| seen.get_document(name).cloned().unwrap_or_default();
     let (cluster, server) = (part("cluster"), part("server"));
     let mut parts = vec![summary(&server), nodes_table(&cluster), shards_table(&cluster)];
+    parts.extend(cuts(&cluster));
     parts.extend(troubles(&cluster));
     let rows: Vec<Vec<String>> = documents(seen, "databases").map(database_row).collect();
     parts.push(match rows.is_empty() {
@@ -144,6 +146,23 @@ pub(super) fn primary_of(cluster: &Document, shard: i64) -> Option<(&Document, &
         execute::number(replica, "shard") == shard && text(replica, "role") == "primary"
     });
     primaries.max_by_key(|(_, replica)| execute::number(replica, "term"))
+}
+
+/// Sentences about shards that are being cut.
+fn cuts(cluster: &Document) -> Vec<String> {
+    let sentence = |reshard: &Document| {
+        let done = recut::done(cluster, reshard);
+        format!(
+            "{} is being cut into {} shards in the place of {}: {}, {} of {} documents",
+            text(reshard, "collection"),
+            reshard.get_array("targets").map_or(0, Vec::len),
+            reshard.get_array("sources").map_or(0, Vec::len),
+            recut::phase(reshard),
+            done.documents,
+            done.documents_total,
+        )
+    };
+    documents(cluster, "reshards").map(sentence).collect()
 }
 
 /// Sentences about what is not as it should be.
