@@ -161,3 +161,20 @@ async fn a_primary_that_is_where_it_shall_be_does_not_move() {
     let refused = node.router.move_shard(&node.cx, &things(), &without_key, &name).await;
     assert_eq!(refused.map_err(|error| error.code), Err(Code::SHARD_KEY_NOT_FOUND));
 }
+
+#[tokio::test]
+async fn shards_that_are_meant_by_their_bounds_have_exactly_these() {
+    let node = Node::new().await;
+    node.shard(doc! { "_id": "hashed" }, 2).await;
+    let middle = 1_u64 << 63;
+    let inexact = ShardSelector::Span(0, middle);
+    let refused = node.router.split_shard(&node.cx, &things(), &inexact, 2).await;
+    assert_eq!(refused.map_err(|error| error.code), Err(Code::SHARD_NOT_FOUND));
+    let exact = ShardSelector::Span(0, middle - 1);
+    assert_eq!(node.router.split_shard(&node.cx, &things(), &exact, 2).await, Ok(()));
+    let (begin, within) = (ShardSelector::Begin(0), ShardSelector::End(middle));
+    let refused = node.router.merge_shards(&node.cx, &things(), &begin, &within).await;
+    assert_eq!(refused.map_err(|error| error.code), Err(Code::SHARD_NOT_FOUND));
+    let end = ShardSelector::End(u64::MAX);
+    assert_eq!(node.router.merge_shards(&node.cx, &things(), &begin, &end).await, Ok(()));
+}
