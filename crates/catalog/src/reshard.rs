@@ -42,6 +42,9 @@ pub struct Reshard {
     pub caught_up: Vec<ShardId>,
     /// Sources that are sealed and copied.
     pub complete: Vec<ShardId>,
+    /// How many shards the collection shall keep at least from then on, if that changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shards_min: Option<u32>,
     /// Whether copying stands still because somebody said so.
     pub paused: bool,
 }
@@ -76,13 +79,23 @@ pub struct ReshardPlan {
     pub shard_key: Vec<String>,
     /// See `shard_key`.
     pub key_pattern: Document,
+    /// How many shards the collection shall keep at least from then on: who asks for shards does not want them merged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shards_min: Option<u32>,
 }
 
 impl ReshardPlan {
     /// Cuts shards of a collection anew, by the key that it has.
     pub fn of_key(record: &CollectionRecord, sources: Vec<ShardId>, targets: Vec<HashSpan>) -> ReshardPlan {
         let (shard_key, key_pattern) = (record.shard_key.clone(), record.key_pattern.clone());
-        ReshardPlan { sources, targets, shard_key, key_pattern }
+        ReshardPlan { sources, targets, shard_key, key_pattern, shards_min: None }
+    }
+
+    /// The same, after which the collection keeps as many shards as it has then.
+    #[must_use]
+    pub fn to_stay(self, record: &CollectionRecord) -> ReshardPlan {
+        let shards = record.shard_map.shards.len() - self.sources.len() + self.targets.len();
+        ReshardPlan { shards_min: u32::try_from(shards).ok(), ..self }
     }
 }
 
@@ -103,6 +116,7 @@ impl Catalog {
         check_plan(&record, plan)?;
         if changes_nothing(&record, plan) {
             record.key_pattern = plan.key_pattern.clone();
+            record.shards_min = plan.shards_min.unwrap_or(record.shards_min);
             put_collection(batch, &record);
             return Ok(Reply::Done);
         }
@@ -120,6 +134,7 @@ impl Catalog {
             phase: ReshardPhase::Copying,
             caught_up: Vec::new(),
             complete: Vec::new(),
+            shards_min: plan.shards_min,
             paused: false,
         }));
         put_counters(batch, &counters);
@@ -256,6 +271,7 @@ fn swap(record: &mut CollectionRecord) {
     map.shards.sort_by_key(ShardPlacement::first_hash);
     map.epoch = map.epoch.next();
     assert!(map.covers_every_hash_once(), "a reshard keeps every hash owned by exactly one shard");
+    record.shards_min = reshard.shards_min.unwrap_or(record.shards_min);
     record.shard_key = reshard.shard_key;
     record.key_pattern = reshard.key_pattern;
     record.last_reshard = Some(ReshardOutcome { id: reshard.id, failure: None });

@@ -46,13 +46,13 @@ pub(crate) fn is_config(namespace: &Namespace) -> bool {
     namespace.database == CONFIG_DATABASE
 }
 
-/// Fails with `IllegalOperation` (20) for a collection that cannot be made, dropped or written, being the catalog's.
+/// Fails with `CommandNotSupported` (115) for a collection that cannot be made, dropped or written, being the catalog's.
 pub(crate) fn check_not_config(database: &str) -> Result<()> {
     if database != CONFIG_DATABASE {
         return Ok(());
     }
     let message = "the database config shows the catalog and cannot be written: use the commands that change the cluster";
-    Err(Error::new(Code::ILLEGAL_OPERATION, message))
+    Err(Error::new(Code::COMMAND_NOT_SUPPORTED, message))
 }
 
 /// A hash as bounds show it.

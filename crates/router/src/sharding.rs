@@ -26,6 +26,12 @@ pub enum ShardSelector {
     Owner(Document),
     /// The one that owns the hash.
     Hash(u64),
+    /// The one that owns the hashes from the first to the last of these, and no others.
+    Span(u64, u64),
+    /// The one whose first hash this is.
+    Begin(u64),
+    /// The one whose last hash this is.
+    End(u64),
 }
 
 /// How a collection is to be cut.
@@ -96,7 +102,7 @@ impl Router {
                     format!("{} cannot be split further", shard.shard),
                 ));
             }
-            Ok(ReshardPlan::of_key(record, vec![shard.shard], targets))
+            Ok(ReshardPlan::of_key(record, vec![shard.shard], targets).to_stay(record))
         })
         .await
     }
@@ -123,7 +129,7 @@ impl Router {
                 ));
             }
             let target = HashSpan { first: first.first, last: last.last };
-            Ok(ReshardPlan::of_key(record, sources, vec![target]))
+            Ok(ReshardPlan::of_key(record, sources, vec![target]).to_stay(record))
         })
         .await
     }
@@ -218,6 +224,7 @@ fn whole_plan(record: &CollectionRecord, fields: Vec<String>, key: Document, cou
         targets: HashSpan::new(0, u64::MAX).cut(count as usize),
         shard_key: fields,
         key_pattern: key,
+        shards_min: Some(count),
     }
 }
 
@@ -279,7 +286,19 @@ pub(crate) fn select<'a>(
     record: &'a CollectionRecord,
     selector: &ShardSelector,
 ) -> Result<&'a ShardPlacement> {
+    let with = |is_meant: &dyn Fn(&ShardPlacement) -> bool| {
+        let found = record.shard_map.shards.iter().find(|shard| is_meant(shard));
+        found.ok_or_else(|| {
+            let message = format!("{} has no shard with these bounds", record.namespace);
+            Error::new(Code::SHARD_NOT_FOUND, message)
+        })
+    };
     match selector {
+        ShardSelector::Span(first, last) => {
+            with(&|shard| shard.first_hash() == *first && shard.last_hash() == *last)
+        }
+        ShardSelector::Begin(hash) => with(&|shard| shard.first_hash() == *hash),
+        ShardSelector::End(hash) => with(&|shard| shard.last_hash() == *hash),
         ShardSelector::Shard(id) => {
             let found = record.shard_map.shards.iter().find(|shard| shard.shard == *id);
             found.ok_or_else(|| {

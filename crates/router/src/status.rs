@@ -11,6 +11,7 @@ use catalog::{Catalog, CollectionRecord, NodeRecord, NodeState, Reshard, Reshard
 use replica::{Membership, ReplicaHandle, ShardHandle, StateMachine};
 
 use crate::Router;
+use crate::config_database::number_of_hash;
 use crate::peer::{PeerFailure, PeerReply, PeerRequest};
 
 /// How long a node may take to say how it is.
@@ -105,14 +106,19 @@ fn shards(catalog: &Catalog) -> Vec<Bson> {
     };
     let group = |shard: u64, collection: Option<String>, replicas: &[catalog::ReplicaPlacement]| {
         let replicas: Vec<Bson> = replicas.iter().map(placed).map(Bson::Document).collect();
-        Bson::Document(doc! { "shard": number(shard), "collection": collection, "replicas": replicas })
+        doc! { "shard": number(shard), "collection": collection, "replicas": replicas }
     };
     let own = group(base::id::CATALOG_SHARD.get(), None, &catalog.cluster().catalog);
     let collections = catalog.active().flat_map(|record| {
         let shards = record.shard_map.shards.iter();
-        shards.map(|shard| group(shard.shard.get(), Some(record.namespace.to_string()), &shard.replicas))
+        shards.map(|shard| {
+            let (first, last) = (number_of_hash(shard.first_hash()), number_of_hash(shard.last_hash()));
+            let mut described = group(shard.shard.get(), Some(record.namespace.to_string()), &shard.replicas);
+            described.extend(doc! { "first": first, "last": last, "leaving": shard.leaving.len() as i64 });
+            described
+        })
     });
-    std::iter::once(own).chain(collections).collect()
+    std::iter::once(own).chain(collections).map(Bson::Document).collect()
 }
 
 fn reshards(catalog: &Catalog) -> Vec<Bson> {

@@ -2,6 +2,8 @@
 
 #[path = "router/commands.rs"]
 mod commands;
+#[path = "router/config.rs"]
+mod config;
 #[path = "router/shards.rs"]
 mod shards;
 #[path = "router/support.rs"]

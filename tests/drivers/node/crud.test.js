@@ -2,11 +2,17 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { Decimal128, Long, MongoClient, ObjectId } from 'mongodb';
+import { shard } from './shards.js';
 
 const client = new MongoClient(process.env.PSDB_URI);
 const db = client.db(`node_${new ObjectId().toHexString()}`);
 
-before(() => client.connect());
+before(async () => {
+  await client.connect();
+  for (const name of ['things', 'bulk', 'many', 'orders', 'counters']) {
+    await shard(client, db.databaseName, name);
+  }
+});
 after(async () => {
   await db.dropDatabase();
   await client.close();

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import mongoose from 'mongoose';
+import { shard, skip } from './shards.js';
 
 const connection = mongoose.createConnection(process.env.PSDB_URI, { dbName: `mongoose_${Date.now()}` });
 
@@ -19,6 +20,8 @@ const Book = connection.model('Book', new mongoose.Schema({
 before(async () => {
   await connection.asPromise();
   await Promise.all([Author.init(), Book.init()]);
+  skip(Author.collection.name);
+  await shard(connection.getClient(), connection.name, Book.collection.name);
 });
 after(async () => {
   await connection.dropDatabase();

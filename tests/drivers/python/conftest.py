@@ -1,10 +1,14 @@
-"""Shared fixtures: a client for the node under test and a fresh collection for each test."""
+"""Shared fixtures: a client for the node under test and a fresh collection, perhaps of many shards, for each test."""
 
 import os
 import uuid
 
 import pymongo
 import pytest
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "unsharded: has a unique index without the shard key, so that it is not sharded")
 
 
 @pytest.fixture(scope="session")
@@ -25,6 +29,20 @@ def db(client):
     client.drop_database(name)
 
 
+def shard(collection):
+    """Cuts a new collection into as many shards as PSDB_TEST_SHARDS says, by its _id."""
+    shards = int(os.environ.get("PSDB_TEST_SHARDS", "0"))
+    if shards:
+        namespace = f"{collection.database.name}.{collection.name}"
+        collection.database.client.admin.command(
+            "shardCollection", namespace, key={"_id": "hashed"}, numInitialChunks=shards)
+    return collection
+
+
 @pytest.fixture
-def coll(db):
-    return db["things"]
+def coll(db, request):
+    if request.node.get_closest_marker("unsharded"):
+        if "PSDB_TEST_SHARDS" in os.environ:
+            print(f"{request.node.name}: not sharded, for a unique index of it lacks the shard key")
+        return db["things"]
+    return shard(db["things"])

@@ -13,6 +13,8 @@ from bson import Binary, Decimal128, Int64, ObjectId, Regex, Timestamp
 from pymongo import DeleteOne, InsertOne, ReplaceOne, UpdateMany, UpdateOne
 from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure, WriteError
 
+from conftest import shard
+
 CITIES = pathlib.Path(__file__).resolve().parents[3] / "data" / "cities.jsonl"
 
 
@@ -27,7 +29,7 @@ def test_the_handshake_names_a_router_with_sessions(client):
 @pytest.mark.parametrize("compressor", ["snappy", "zlib", "zstd"])
 def test_every_compressor_carries_large_documents_both_ways(uri, db, compressor):
     with pymongo.MongoClient(uri, compressors=compressor) as client:
-        coll = client[db.name]["compressed"]
+        coll = shard(client[db.name]["compressed"])
         text = "all work and no play " * 50_000
         coll.insert_one({"_id": 1, "text": text})
         assert coll.find_one({"_id": 1})["text"] == text
@@ -132,6 +134,7 @@ def test_queries_reach_into_arrays_and_documents(coll):
     assert coll.find_one({"_id": 1}, {"tags": {"$slice": 1}, "_id": 0, "items": 0, "size": 0}) == {"tags": ["a"]}
 
 
+@pytest.mark.unsharded
 def test_indexes_are_used_and_unique_ones_enforced(coll):
     coll.insert_many([{"_id": i, "mail": f"u{i}@example.org", "age": i % 50, "name": f"n{i}"} for i in range(1000)])
     assert coll.create_index("mail", unique=True) == "mail_1"
@@ -181,7 +184,7 @@ def test_an_index_is_built_while_writes_go_on(coll):
 def test_aggregation_over_the_cities(db):
     with CITIES.open(encoding="utf-8") as lines:
         cities = [json.loads(line) for line in lines]
-    db.cities.insert_many(cities)
+    shard(db.cities).insert_many(cities)
     assert db.cities.count_documents({}) == 34_006
     top = list(db.cities.aggregate([
         {"$match": {"population": {"$gte": 1_000_000}}},

@@ -4,6 +4,7 @@
 //! sentence to standard error and turns it into the exit code.
 
 mod aggregate;
+mod balancer;
 mod bench;
 mod chaos;
 mod child;
@@ -23,8 +24,12 @@ mod insert;
 mod keys;
 mod kv;
 mod load;
+mod node;
 mod put;
 mod records;
+mod recut;
+mod reshard;
+mod shard;
 mod shell;
 mod start;
 mod status;
@@ -67,6 +72,10 @@ enum Command {
     Export(export::Arguments),
     Bench(bench::Arguments),
     Status(status::Arguments),
+    Shard(shard::Arguments),
+    Reshard(reshard::Arguments),
+    Node(node::Arguments),
+    Balancer(balancer::Arguments),
 }
 
 /// Parses the command line, runs the subcommand, and says how it ended.
@@ -112,6 +121,10 @@ fn run(command: Command) -> Result<(), Failure> {
             Command::Export(arguments) => export::run(arguments).await,
             Command::Bench(arguments) => bench::run(arguments).await,
             Command::Status(arguments) => status::run(arguments).await,
+            Command::Shard(arguments) => shard::run(arguments).await,
+            Command::Reshard(arguments) => reshard::run(arguments).await,
+            Command::Node(arguments) => node::run(arguments).await,
+            Command::Balancer(arguments) => balancer::run(arguments).await,
         }
     })
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bson::{Bson, Document, doc};
 
+use super::recut;
 use crate::connection::{Connection, Target};
 use crate::failure::Failure;
 use crate::output;
@@ -66,6 +67,7 @@ fn page(seen: &Document) -> String {
     let part = |name| seen.get_document(name).cloned().unwrap_or_default();
     let (cluster, server) = (part("cluster"), part("server"));
     let mut parts = vec![summary(&server), nodes_table(&cluster), shards_table(&cluster)];
+    parts.extend(cuts(&cluster));
     parts.extend(troubles(&cluster));
     let rows: Vec<Vec<String>> = documents(seen, "databases").map(database_row).collect();
     parts.push(match rows.is_empty() {
@@ -78,7 +80,8 @@ fn page(seen: &Document) -> String {
     parts.join("\n\n")
 }
 
-fn nodes_table(cluster: &Document) -> String {
+/// The nodes of `psdbStatus`.
+pub(super) fn nodes_table(cluster: &Document) -> String {
     // A column of its own only where there is something in it.
     let any_admin = documents(cluster, "nodes").any(|node| node.contains_key("admin"));
     let row = |node: &Document| {
@@ -136,13 +139,30 @@ fn shard_row(cluster: &Document, shard: &Document) -> Vec<String> {
 }
 
 /// The node of a shard's primary, with what it says of the replica. Of two that think they are, the one of the later term.
-fn primary_of(cluster: &Document, shard: i64) -> Option<(&Document, &Document)> {
+pub(super) fn primary_of(cluster: &Document, shard: i64) -> Option<(&Document, &Document)> {
     let replicas = documents(cluster, "nodes")
         .flat_map(|node| documents(node, "replicas").map(move |replica| (node, replica)));
     let primaries = replicas.filter(|(_, replica)| {
         execute::number(replica, "shard") == shard && text(replica, "role") == "primary"
     });
     primaries.max_by_key(|(_, replica)| execute::number(replica, "term"))
+}
+
+/// Sentences about shards that are being cut.
+fn cuts(cluster: &Document) -> Vec<String> {
+    let sentence = |reshard: &Document| {
+        let done = recut::done(cluster, reshard);
+        format!(
+            "{} is being cut into {} shards in the place of {}: {}, {} of {} documents",
+            text(reshard, "collection"),
+            reshard.get_array("targets").map_or(0, Vec::len),
+            reshard.get_array("sources").map_or(0, Vec::len),
+            recut::phase(reshard),
+            done.documents,
+            done.documents_total,
+        )
+    };
+    documents(cluster, "reshards").map(sentence).collect()
 }
 
 /// Sentences about what is not as it should be.
@@ -174,12 +194,17 @@ fn troubles(cluster: &Document) -> Vec<String> {
     troubles
 }
 
-fn node_name(cluster: &Document, node: i64) -> String {
+/// A node's name in `psdbStatus`.
+pub(super) fn node_name(cluster: &Document, node: i64) -> String {
     let found = documents(cluster, "nodes").find(|found| execute::number(found, "node") == node);
     found.map_or_else(|| format!("n{node}"), |found| text(found, "name"))
 }
 
-fn documents<'d>(document: &'d Document, name: &str) -> impl Iterator<Item = &'d Document> + use<'d> {
+/// The documents of an array.
+pub(super) fn documents<'d>(
+    document: &'d Document,
+    name: &str,
+) -> impl Iterator<Item = &'d Document> + use<'d> {
     document.get_array(name).into_iter().flatten().filter_map(Bson::as_document)
 }
 
@@ -208,7 +233,8 @@ fn summary(server: &Document) -> String {
     lines.join("\n")
 }
 
-fn text(document: &Document, name: &str) -> String {
+/// A string, or a question mark where there is none.
+pub(super) fn text(document: &Document, name: &str) -> String {
     document.get_str(name).unwrap_or("?").to_owned()
 }
 

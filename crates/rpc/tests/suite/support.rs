@@ -83,10 +83,10 @@ impl Service for Recorder {
                 self.waiting.fetch_sub(1, Ordering::Relaxed);
                 Ok(PeerReply::Index(LogIndex(7)))
             }
-            PeerRequest::CatalogWrite(_) | PeerRequest::Loads | PeerRequest::HandOver { .. } => {
+            PeerRequest::CatalogWrite(_) | PeerRequest::Loads => {
                 panic!("a request that this service cannot do")
             }
-            PeerRequest::Operation(_) | PeerRequest::Operations(_) => {
+            PeerRequest::Operation(_) | PeerRequest::Operations(_) | PeerRequest::HandOver { .. } => {
                 let error = Error::new(Code::NOT_WRITABLE_PRIMARY, "not here");
                 Err(PeerFailure::Refused { error, primary: Some(NodeId(9)) })
             }

@@ -11,7 +11,7 @@ use router::config_database::CONFIG_DATABASE;
 use super::{Spec, update};
 use crate::call::Call;
 
-/// Fails with `IllegalOperation` (20) when a command would write to the catalog's database and is no update.
+/// Fails with `CommandNotSupported` (115) when a command would write to the catalog's database and is no update.
 pub(crate) fn check(spec: &Spec, database: &str) -> Result<()> {
     match spec.writes && database == CONFIG_DATABASE && spec.name != update::SPEC.name {
         true => Err(refusal(
@@ -82,5 +82,5 @@ fn refused(collection: &str, id: &str) -> Error {
 }
 
 fn refusal(message: &str) -> Error {
-    Error::new(Code::ILLEGAL_OPERATION, message)
+    Error::new(Code::COMMAND_NOT_SUPPORTED, message)
 }

@@ -33,7 +33,8 @@ pub(super) fn selector(call: &Call<'_>, documents: &[&str]) -> Result<ShardSelec
         given.extend(call.document(name).map(|values| ShardSelector::Owner(values.to_document())));
     }
     if call.fields.element("bounds").is_some() {
-        given.push(ShardSelector::Hash(bounds(call)?.0));
+        let (first, last) = bounds(call)?;
+        given.push(ShardSelector::Span(first, last));
     }
     match (given.pop(), given.is_empty()) {
         (Some(selector), true) => Ok(selector),

@@ -24,7 +24,7 @@ fn run<'c>(call: &'c Call<'_>) -> BoxFuture<'c, Result<Reply>> {
     async move {
         let namespace = full_namespace(call)?;
         let (first, last) = bounds(call)?;
-        let (first, last) = (ShardSelector::Hash(first), ShardSelector::Hash(last));
+        let (first, last) = (ShardSelector::Begin(first), ShardSelector::End(last));
         call.state.backend.merge_shards(&call.context, &namespace, &first, &last).await?;
         Ok(Reply::new().ok())
     }

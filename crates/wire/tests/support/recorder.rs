@@ -131,6 +131,9 @@ fn describe_shard(shard: &ShardSelector) -> String {
         ShardSelector::Shard(id) => format!("{id}"),
         ShardSelector::Owner(values) => format!("the owner of {}", show(values)),
         ShardSelector::Hash(hash) => format!("the owner of hash {hash:#x}"),
+        ShardSelector::Span(first, last) => format!("the owner of hashes {first:#x} to {last:#x}"),
+        ShardSelector::Begin(hash) => format!("the one from hash {hash:#x}"),
+        ShardSelector::End(hash) => format!("the one to hash {hash:#x}"),
     }
 }
 

@@ -13,12 +13,33 @@ type Outcome = Result<(), Box<dyn std::error::Error>>;
 async fn main() -> Outcome {
     let client = Client::with_uri_str(std::env::var("PSDB_URI")?).await?;
     let database = client.database(&format!("rust_{}", ObjectId::new().to_hex()));
+    for name in ["crud", "many", "counters"] {
+        shard(&client, &database, name).await?;
+    }
+    if shards().is_some() {
+        println!("orders: not sharded, for a unique index of it lacks the shard key");
+    }
     crud(&database.collection("crud")).await?;
     cursor_over_many(&database.collection("many")).await?;
     indexes_and_aggregation(&database.collection("orders")).await?;
     retried_write(&client, &database).await?;
     database.drop().await?;
     println!("rust driver: 4 passed, 0 failed");
+    Ok(())
+}
+
+/// Into how many shards collections are cut, if they are to be.
+fn shards() -> Option<i32> {
+    std::env::var("PSDB_TEST_SHARDS").ok()?.parse().ok()
+}
+
+/// Cuts a new collection into shards by its `_id`.
+async fn shard(client: &Client, database: &Database, name: &str) -> Outcome {
+    let Some(shards) = shards() else { return Ok(()) };
+    let namespace = format!("{}.{name}", database.name());
+    let command =
+        doc! { "shardCollection": namespace, "key": { "_id": "hashed" }, "numInitialChunks": shards };
+    client.database("admin").run_command(command).await?;
     Ok(())
 }
 
