@@ -8,21 +8,24 @@
 //! An operation in reading order:
 //! 1. [`Router`] finds the collection in its copy of the catalog (`resolve`). Absence is confirmed by a linearizable
 //!    read of the catalog before anybody hears of it (`catalog_access`).
-//! 2. It goes, whole, to the node of the shard's primary: often this one, else over [`peer::Peers`] (`front`, `route`).
-//!    Steps 3 to 5 happen there (`serve` takes what other nodes send).
-//! 3. The filter's equality on the shard key names the documents, or a search on a read view finds them (`target`,
-//!    `search`).
+//! 2. Where there is one shard, it goes, whole, to the node of the shard's primary: often this one, else over
+//!    [`peer::Peers`] (`front`, `route`). Where there are several, it is cut into one for each shard that it is about
+//!    (`spread`; `seek` for a write of one document that may be in any), with one call for each node. Steps 3 to 5 happen
+//!    where they arrive (`serve` takes what other nodes send).
+//! 3. The filter's equality on `_id` names the documents, or a search on a read view finds them (`target`, `search`).
 //! 4. Writes go to the owner loop of the shard with their candidates (`write`, `find_and_modify`); a candidate that no
 //!    longer matches sends the statement back to step 3.
-//! 5. Reads run in the caller's task on a read view (`read`, `aggregate`), in slices, so that a long scan neither
-//!    holds the task nor outlives its deadline; what does not fit the first batch waits in a cursor (`cursor`).
-//!    A read that prefers a secondary goes to one instead (`read_route`).
+//! 5. Reads run in the caller's task on a read view (`scan`, `read`), in slices, so that a long scan neither holds the task
+//!    nor outlives its deadline; what does not fit a batch waits in a cursor (`cursor`). The client's router merges the parts
+//!    of all shards (`gather`), does what only it can of an aggregation (`aggregate`), and goes on behind its position with a
+//!    part that is lost. A read that prefers a secondary goes to one instead (`read_route`).
 //! 6. Refusals that mean "the shard has moved on", and nodes that do not answer, send the operation back to step 1 until
 //!    its deadline (`retry`).
 //!
-//! Definitions are entries of the catalog (`definition`), and so is what becomes of nodes (`administer`). Each node makes its replicas what the catalog says
-//! (`reconcile`, with `index_build` and `group_steps`), whenever the catalog or a leader changes: what a crash interrupts is
-//! taken up again by whoever leads then.
+//! Definitions are entries of the catalog (`definition`), and so is how a collection is cut (`sharding`) and what becomes of
+//! nodes (`administer`). Each node makes its replicas what the catalog says (`reconcile`, with `index_build`, `copy_shard` and
+//! `group_steps`), whenever the catalog or a leader changes: what a crash interrupts is taken up again by whoever leads then. On
+//! the node of the catalog's leader the balancer looks at all of them, and acts (`balancing`).
 
 mod administer;
 mod aggregate;

@@ -2,8 +2,8 @@
 
 use base::{Code, NodeId, SessionId};
 use bson::{Bson, Document, doc};
-use catalog::NodeState;
-use document::DocBuf;
+use catalog::{HashSpan, NodeState};
+use document::{DocBuf, ShardKey};
 use router::command::{
     CountCommand, CreateIndexesCommand, DeleteCommand, DeleteStatement, DistinctCommand, ExplainCommand,
     FindAndModifyAction, FindAndModifyCommand, FindCommand, GetMoreCommand, IndexRequest, InsertCommand,
@@ -417,4 +417,25 @@ async fn the_last_node_is_neither_drained_nor_removed() {
     let progress = node.router.node_progress(first).await.expect("known");
     assert_eq!((progress.state, progress.replicas, progress.replicas_total), (NodeState::InUse, 1, 1));
     assert!(progress.votes_in_catalog && !progress.is_dead);
+}
+
+#[test]
+fn a_million_ids_are_spread_over_shards_within_five_percent_of_even() {
+    let (shards, count) = (12, 1_000_000_u64);
+    let spans = HashSpan::new(0, u64::MAX).cut(shards);
+    let even = count as f64 / shards as f64;
+    let key = ShardKey::on_id();
+    // The second kind looks random, and is the same in every run.
+    let kinds: [fn(u64) -> u64; 2] = [|number| number, |number| number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 1];
+    for id in kinds {
+        let mut held = vec![0_u64; shards];
+        for number in 0..count {
+            let document = doc! { "_id": i64::try_from(id(number)).expect("63 bits") };
+            let hash = key.hash(document::DocRef::Tree(&document)).expect("no array");
+            let position = spans.partition_point(|span| span.first_hash() <= hash) - 1;
+            held[position] += 1;
+        }
+        let off = held.iter().map(|held| (*held as f64 - even).abs() / even).fold(0.0, f64::max);
+        assert!(off < 0.05, "{off}: {held:?}");
+    }
 }
