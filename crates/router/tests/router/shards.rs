@@ -358,6 +358,20 @@ async fn a_reshard_that_cannot_be_done_is_given_up_and_the_old_shards_go_on() {
 }
 
 #[tokio::test]
+async fn a_reshard_may_begin_at_once_when_another_one_was_given_up() {
+    let node = Node::new().await;
+    node.shard_by(doc! { "_id": 1 }, 2).await;
+    node.insert([doc! { "_id": 50, "group": [1, 2] }]).await;
+    for shards in [3, 2, 4, 1, 2] {
+        let refused = node.reshard_by(doc! { "group": 1 }, 3).await.expect_err("an array in the key");
+        assert_eq!(refused.code, Code::SHARD_KEY_NOT_FOUND);
+        // The shards note their changes for the one before.
+        node.reshard_by(doc! { "_id": 1 }, shards).await.expect("the next one is done");
+    }
+    assert_eq!(node.all(doc! {}).await.len(), 1);
+}
+
+#[tokio::test]
 async fn what_shards_cannot_keep_unique_is_refused_either_way() {
     let node = Node::new().await;
     node.create_index("email", true).await.expect("one shard keeps it");
