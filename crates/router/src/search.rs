@@ -45,8 +45,8 @@ pub(crate) struct ReadRequest {
     pub(crate) context: EvalContext,
     /// Behind which position of an earlier read it goes on.
     pub(crate) after: Option<Position>,
-    /// Only a part of the shard's documents.
-    pub(crate) scope: Option<HashScope>,
+    /// Only the part of the shard's documents that is in all of them.
+    pub(crate) scopes: Vec<HashScope>,
 }
 
 impl Router {
@@ -67,7 +67,7 @@ impl Router {
             hint,
             context: self.eval_context(context.variables.clone()),
             after: None,
-            scope: None,
+            scopes: Vec::new(),
         };
         let Some(mut executor) = self.start_read(context.cx, place, &request).await? else {
             return Ok(Vec::new());
@@ -155,7 +155,7 @@ impl Router {
             sort: request.sort.clone(),
             skip: request.skip,
             limit: request.limit,
-            scope: request.scope.clone(),
+            scopes: request.scopes.clone(),
             context: request.context.clone(),
         };
         let after = request.after.clone().unwrap_or_default();
