@@ -33,7 +33,9 @@ impl Router {
             placed.len() == membership.nodes.len()
                 && placed.iter().all(|placed| membership.nodes.contains_key(&placed.replica))
         };
-        if settled(placed) && membership.learners.is_empty() {
+        // An even number of voters is a step on the way to an odd one.
+        let is_odd = !membership.voters.len().is_multiple_of(2);
+        if settled(placed) && membership.learners.is_empty() && is_odd {
             return Ok(false);
         }
         let progress = replica.progress().await;
