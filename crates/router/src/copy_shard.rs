@@ -16,6 +16,8 @@ use query::copy::{Copy, Pairs, Piece, PieceSize};
 use query::evaluate::{Batch, ConfigChange, ShardCommand, ShardReply};
 use query::state::{HashRange, Origin, Reached, ShardState};
 use replica::ShardHandle;
+#[cfg(feature = "bugs")]
+use replica::bugs::Bug;
 
 use crate::gather::{Asked, unexpected};
 use crate::peer::{Operation, OperationReply};
@@ -200,10 +202,18 @@ impl<'a> Copier<'a> {
     }
 
     async fn seal(&self) -> Result<()> {
+        #[cfg(feature = "bugs")]
+        if self.router.has_bug(Bug::ServeAfterSeal) {
+            return Ok(());
+        }
         self.source.write(ShardCommand::Configure(ConfigChange::Seal(self.reshard.id))).await.map(drop)
     }
 
     async fn follow_to_the_end(&mut self) -> Result<()> {
+        #[cfg(feature = "bugs")]
+        if self.router.has_bug(Bug::TailNotSent) {
+            return Ok(());
+        }
         while self.follow().await? > 0 {}
         Ok(())
     }
@@ -234,6 +244,8 @@ impl<'a> Copier<'a> {
     async fn send(&mut self, pairs: Vec<Pairs>, reached: Reached) -> Result<()> {
         self.numbers.iter_mut().for_each(|number| *number += 1);
         let origins = vec![Vec::new(); self.targets.len()];
+        #[cfg(feature = "bugs")]
+        let pairs = self.router.buggy_pairs(pairs);
         self.deliver(pairs, reached.clone(), origins).await?;
         self.reached = reached;
         Ok(())

@@ -42,7 +42,7 @@ impl Router {
         let last = replica.commit_index();
         let caught_up: Vec<_> = progress
             .iter()
-            .filter(|(_, matched)| is_close(**matched, last))
+            .filter(|(_, matched)| self.is_ready(**matched, last))
             .map(|(replica, _)| *replica)
             .collect();
         let now = GroupNow {
@@ -68,6 +68,15 @@ impl Router {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether a learner that has everything up to `matched` may get a vote.
+    fn is_ready(&self, matched: LogIndex, last: LogIndex) -> bool {
+        #[cfg(feature = "bugs")]
+        if self.has_bug(replica::bugs::Bug::PromoteEmptyLearner) {
+            return true;
+        }
+        is_close(matched, last)
     }
 
     /// Tells the catalog of replicas that are to leave and do not belong to the group any more: their nodes may remove them.

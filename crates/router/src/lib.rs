@@ -38,6 +38,8 @@ mod front;
 mod gather;
 mod group_steps;
 mod index_build;
+#[cfg(feature = "bugs")]
+mod mischief;
 mod nodes;
 mod parse;
 pub mod peer;

@@ -110,11 +110,20 @@ impl Router {
         };
         match read {
             // Others have taken its place, or it has not taken that of others.
-            Ok((_, state)) if !state.serves() => self.dropped_or(place, not_serving(place)).await,
+            Ok((_, state)) if !self.answers_reads(&state) => self.dropped_or(place, not_serving(place)).await,
             Ok(pair) => Ok(Some(pair)),
             Err(error) if is_stale(&error) => self.dropped_or(place, error).await,
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether a shard in this state answers reads.
+    fn answers_reads(&self, state: &ShardState) -> bool {
+        #[cfg(feature = "bugs")]
+        if self.reads_wrongly(state) {
+            return true;
+        }
+        state.serves()
     }
 
     /// `None` when the collection was dropped; else the error.
