@@ -295,6 +295,7 @@ mod tests {
         let add = Step::AddLearner(ReplicaId(2), NodeId(2));
         assert_eq!(step(SHARD, &[1, 2], &[1], &[], &[]), Some(add));
         assert_eq!(step(SHARD, &[1, 2], &[1], &[2], &[2]), None);
+        assert_eq!(step(SHARD, &[1, 2], &[1, 2], &[], &[]), replace(&[], &[2], &[]), "a move was called off");
     }
 
     #[test]

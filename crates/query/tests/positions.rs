@@ -59,7 +59,7 @@ impl Case {
             sort: self.sort.clone(),
             hint: self.hint.clone(),
             after: Position::decode(&after.encode()).expect("its own bytes"),
-            scope: scope.cloned(),
+            scopes: scope.cloned().into_iter().collect(),
             ..Options::default()
         }
     }

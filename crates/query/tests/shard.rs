@@ -52,7 +52,7 @@ pub(crate) struct Options {
     pub(crate) limit: Option<u64>,
     pub(crate) hint: Option<Bson>,
     pub(crate) after: Position,
-    pub(crate) scope: Option<HashScope>,
+    pub(crate) scopes: Vec<HashScope>,
 }
 
 impl Shard {
@@ -186,7 +186,7 @@ impl Shard {
             sort: sort.map(Arc::new),
             skip: options.skip,
             limit: options.limit,
-            scope: options.scope.clone(),
+            scopes: options.scopes.clone(),
             context: context(),
         };
         FindExecutor::new_after(Arc::new(plan), request, self.view(), options.after.clone())

@@ -1,7 +1,7 @@
 //! Known bugs, put back one at a time to show that the simulator finds them. Compiled only with the feature `bugs`.
 //!
-//! Each is a mistake that a consensus or storage layer is known to have been made with. What the consensus library itself
-//! would have to do wrong is done around it.
+//! Each is a mistake that a consensus or storage layer, or the moving of data between shards, is known to have been made with.
+//! What the consensus library itself would have to do wrong is done around it.
 
 /// A bug that the simulator must find.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,11 +47,25 @@ pub enum Bug {
     /// A leader changes the membership before it has committed an entry of its own term, though an earlier leader's change
     /// may be under way.
     ChangeBeforeFirstCommit,
+    /// A replica that sleeps does not hear that another node is lost.
+    SleepThroughLoss,
+    /// A learner gets a vote before it has anything.
+    PromoteEmptyLearner,
+    /// A shard that others are about to take the place of is not sealed while the last changes are sent to them.
+    ServeAfterSeal,
+    /// A shard is said to be copied without what changed since the last look.
+    TailNotSent,
+    /// Retry records stay behind when a shard is copied.
+    RetryRecordsNotCopied,
+    /// A shard answers reads while it does not have everything of those whose place it takes.
+    ReadWhileReceiving,
+    /// A shard answers reads although it is sealed, and others may have taken its place.
+    ReadWhileSealed,
 }
 
 impl Bug {
     /// All bugs with their names.
-    pub const ALL: [(&'static str, Bug); 20] = [
+    pub const ALL: [(&'static str, Bug); 27] = [
         ("answer-before-fsync", Bug::AnswerBeforeFsync),
         ("applied-index-before-batch", Bug::AppliedIndexBeforeBatch),
         ("evaluate-without-overlay", Bug::EvaluateWithoutOverlay),
@@ -72,5 +86,26 @@ impl Bug {
         ("cache-keeps-truncated", Bug::CacheKeepsTruncated),
         ("evaluate-against-dropped", Bug::EvaluateAgainstDropped),
         ("change-before-first-commit", Bug::ChangeBeforeFirstCommit),
+        ("sleep-through-loss", Bug::SleepThroughLoss),
+        ("promote-empty-learner", Bug::PromoteEmptyLearner),
+        ("serve-after-seal", Bug::ServeAfterSeal),
+        ("tail-not-sent", Bug::TailNotSent),
+        ("retry-records-not-copied", Bug::RetryRecordsNotCopied),
+        ("read-while-receiving", Bug::ReadWhileReceiving),
+        ("read-while-sealed", Bug::ReadWhileSealed),
     ];
+
+    /// Whether it takes a whole cluster to find it.
+    pub fn is_of_clusters(self) -> bool {
+        matches!(
+            self,
+            Bug::SleepThroughLoss
+                | Bug::PromoteEmptyLearner
+                | Bug::ServeAfterSeal
+                | Bug::TailNotSent
+                | Bug::RetryRecordsNotCopied
+                | Bug::ReadWhileReceiving
+                | Bug::ReadWhileSealed
+        )
+    }
 }

@@ -270,6 +270,12 @@ impl<S: StateMachine, C: StateMachine> HostOf<S, C> {
         self.inner.node.latch.clone()
     }
 
+    /// Whether the bug is put back, for whoever works on this host's replicas.
+    #[cfg(feature = "bugs")]
+    pub fn has_bug(&self, bug: crate::bugs::Bug) -> bool {
+        self.inner.node.has_bug(bug)
+    }
+
     /// Refuses new requests, finishes those that were proposed, and flushes the store. The host serves nothing after.
     pub async fn shutdown(&self) -> storage::Result<()> {
         let _changing = self.inner.changing.lock().await;

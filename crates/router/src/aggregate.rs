@@ -283,7 +283,7 @@ impl Router {
             hint: None,
             context: context.clone(),
             after: None,
-            scope: None,
+            scopes: Vec::new(),
         };
         let mut executor = self.executor(Arc::clone(view), state, &request)?;
         let mut found = Vec::new();
@@ -457,7 +457,7 @@ fn pipeline_scan(command: &AggregateCommand) -> ScanCommand {
         pipeline: command.pipeline.clone(),
         ranked: false,
         after: None,
-        scope: None,
+        scopes: Vec::new(),
         size: ScanSize { documents_max: SLICE_ROWS as u64, bytes_max: BATCH_BYTES_MAX as u64 },
         keep: true,
     }

@@ -352,8 +352,8 @@ pub struct ScanCommand {
     pub ranked: bool,
     /// Behind which position of an earlier scan, perhaps of another shard, to go on: `query::position`.
     pub after: Option<Bytes>,
-    /// Only documents whose hash lies in a range.
-    pub scope: Option<ScanScope>,
+    /// Only documents that are in all of these.
+    pub scopes: Vec<ScanScope>,
     /// How much of it the first batch carries.
     pub size: ScanSize,
     /// Whether what does not fit the first batch waits in a cursor.

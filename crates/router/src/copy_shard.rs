@@ -16,6 +16,8 @@ use query::copy::{Copy, Pairs, Piece, PieceSize};
 use query::evaluate::{Batch, ConfigChange, ShardCommand, ShardReply};
 use query::state::{HashRange, Origin, Reached, ShardState};
 use replica::ShardHandle;
+#[cfg(feature = "bugs")]
+use replica::bugs::Bug;
 
 use crate::gather::{Asked, unexpected};
 use crate::peer::{Operation, OperationReply};
@@ -115,6 +117,8 @@ impl<'a> Copier<'a> {
             return Ok(None);
         }
         let driver = source.term();
+        // It may still note its changes for a reshard that was given up just before this one began.
+        router.reopen_shard(&catalog, &source).await?;
         source.write(ShardCommand::Configure(ConfigChange::Note(reshard.id))).await?;
         let (_, state) = source.read().await?;
         let targets: Vec<Place> =
@@ -184,8 +188,8 @@ impl<'a> Copier<'a> {
     /// Seals the source and sends what is left.
     async fn finish(mut self) -> Result<()> {
         let sealed_at = self.router.clock.monotonic();
-        self.source.write(ShardCommand::Configure(ConfigChange::Seal(self.reshard.id))).await?;
-        while self.follow().await? > 0 {}
+        self.seal().await?;
+        self.follow_to_the_end().await?;
         let nothing = vec![Pairs::new(); self.targets.len()];
         let reached = Reached { complete: true, ..self.reached.clone() };
         self.send(nothing, reached).await?;
@@ -194,6 +198,23 @@ impl<'a> Copier<'a> {
         self.router.change_catalog(Command::StepReshard { collection, reshard, step }).await?;
         let sealed_ms = self.router.clock.monotonic().since(sealed_at).as_millis();
         tracing::info!(source = %self.source.shard(), %sealed_ms, "a shard was copied to those that take its place");
+        Ok(())
+    }
+
+    async fn seal(&self) -> Result<()> {
+        #[cfg(feature = "bugs")]
+        if self.router.has_bug(Bug::ServeAfterSeal) {
+            return Ok(());
+        }
+        self.source.write(ShardCommand::Configure(ConfigChange::Seal(self.reshard.id))).await.map(drop)
+    }
+
+    async fn follow_to_the_end(&mut self) -> Result<()> {
+        #[cfg(feature = "bugs")]
+        if self.router.has_bug(Bug::TailNotSent) {
+            return Ok(());
+        }
+        while self.follow().await? > 0 {}
         Ok(())
     }
 
@@ -223,6 +244,8 @@ impl<'a> Copier<'a> {
     async fn send(&mut self, pairs: Vec<Pairs>, reached: Reached) -> Result<()> {
         self.numbers.iter_mut().for_each(|number| *number += 1);
         let origins = vec![Vec::new(); self.targets.len()];
+        #[cfg(feature = "bugs")]
+        let pairs = self.router.buggy_pairs(pairs);
         self.deliver(pairs, reached.clone(), origins).await?;
         self.reached = reached;
         Ok(())

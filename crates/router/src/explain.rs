@@ -71,7 +71,7 @@ impl Router {
             hint: command.hint,
             context: self.eval_context(variables),
             after: None,
-            scope: None,
+            scopes: Vec::new(),
         };
         // Only a first $match and $sort are taken by the shard, and those stand for themselves in the pipeline.
         let subject = Subject {
@@ -156,7 +156,7 @@ impl Router {
             hint,
             context: self.eval_context(subject.variables.clone()),
             after: None,
-            scope: None,
+            scopes: Vec::new(),
         })
     }
 }

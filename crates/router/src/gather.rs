@@ -71,6 +71,8 @@ pub(crate) struct Cost {
 struct Part {
     shard_key: Vec<String>,
     range: HashRange,
+    /// The ranges that they were in under the shard keys that the collection had since the read began.
+    earlier: Vec<ScanScope>,
     /// The shard that has them; `None` when that has to be looked up again.
     place: Option<Place>,
     /// Whether the shard has others too.
@@ -90,6 +92,7 @@ impl Part {
         Part {
             shard_key: place.record.shard_key.clone(),
             range,
+            earlier: Vec::new(),
             place: Some(place),
             is_scoped: false,
             cursor: None,
@@ -99,6 +102,11 @@ impl Part {
         }
     }
 
+    fn scope(&self) -> ScanScope {
+        let HashRange { first, last } = self.range;
+        ScanScope { shard_key: self.shard_key.clone(), first, last }
+    }
+
     fn needs_more(&self, grouped: bool) -> bool {
         (self.buffer.is_empty() || grouped) && !self.is_done
     }
@@ -106,19 +114,21 @@ impl Part {
     /// The part cut into one for each shard that has some of its documents as of `record`.
     fn relocated(&self, record: &Arc<CollectionRecord>) -> Vec<Part> {
         let same_key = record.shard_key == self.shard_key;
+        let mut earlier = self.earlier.clone();
+        if !same_key && self.range != HashRange::WHOLE {
+            earlier.push(self.scope());
+        }
         let cut = |place: Place| {
             let placement = place.placement();
-            let (first, last) = match same_key {
-                true => {
-                    (placement.first_hash().max(self.range.first), placement.last_hash().min(self.range.last))
-                }
-                false => (self.range.first, self.range.last),
-            };
+            let range = if same_key { self.range } else { HashRange::WHOLE };
+            let (first, last) =
+                (placement.first_hash().max(range.first), placement.last_hash().min(range.last));
             let has_others = placement.first_hash() < first || placement.last_hash() > last;
             (first <= last).then(|| Part {
-                shard_key: self.shard_key.clone(),
+                shard_key: record.shard_key.clone(),
                 range: HashRange { first, last },
-                is_scoped: has_others || !same_key,
+                earlier: earlier.clone(),
+                is_scoped: has_others,
                 place: Some(place),
                 cursor: None,
                 position: self.position.clone(),
@@ -282,7 +292,9 @@ impl Router {
         let record = catalog
             .collection(gather.record.id)
             .filter(|record| catalog.find(&record.namespace).is_some_and(|found| found.id == record.id));
-        let record = record.ok_or_else(|| dropped(&gather.record))?;
+        let Some(record) = record else {
+            return gather.begin_anew(catalog.find(&gather.record.namespace));
+        };
         gather.record = Arc::clone(record);
         let mut parts = Vec::with_capacity(gather.parts.len());
         for part in gather.parts.drain(..) {
@@ -309,6 +321,20 @@ impl Part {
 }
 
 impl Gather {
+    /// The collection was dropped. A read that has seen nothing of it yet is one of whatever has its name now. Fails with
+    /// `QueryPlanKilled` (175) otherwise.
+    fn begin_anew(&mut self, record: Option<&Arc<CollectionRecord>>) -> Result<()> {
+        if self.cost.documents > 0 {
+            return Err(dropped(&self.record));
+        }
+        self.end();
+        if let Some(record) = record {
+            self.record = Arc::clone(record);
+            self.parts = all_places(record).into_iter().map(Part::whole).collect();
+        }
+        Ok(())
+    }
+
     /// Documents in all buffers, and no part that could have more.
     fn is_exhausted(&self) -> bool {
         self.parts.iter().all(|part| part.is_done && part.buffer.is_empty())
@@ -362,18 +388,15 @@ impl Gather {
                 operation: Operation::Continue { namespace, cursor, size },
             });
         }
-        let scope = part.is_scoped.then(|| ScanScope {
-            shard_key: part.shard_key.clone(),
-            first: part.range.first,
-            last: part.range.last,
-        });
+        let own = part.is_scoped.then(|| part.scope());
+        let scopes = part.earlier.iter().cloned().chain(own).collect();
         let skip = if self.parts.len() == 1 && part.position.is_none() { self.skip } else { 0 };
         let scan = ScanCommand {
             skip,
             limit: self.limit.map(|limit| limit.saturating_add(self.skip - skip)),
             ranked: self.sorted && self.parts.len() > 1,
             after: part.position.clone(),
-            scope,
+            scopes,
             size,
             ..self.scan.clone()
         };

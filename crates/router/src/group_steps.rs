@@ -33,14 +33,16 @@ impl Router {
             placed.len() == membership.nodes.len()
                 && placed.iter().all(|placed| membership.nodes.contains_key(&placed.replica))
         };
-        if settled(placed) && membership.learners.is_empty() {
+        // An even number of voters is a step on the way to an odd one.
+        let is_odd = !membership.voters.len().is_multiple_of(2);
+        if settled(placed) && membership.learners.is_empty() && is_odd {
             return Ok(false);
         }
         let progress = replica.progress().await;
         let last = replica.commit_index();
         let caught_up: Vec<_> = progress
             .iter()
-            .filter(|(_, matched)| is_close(**matched, last))
+            .filter(|(_, matched)| self.is_ready(**matched, last))
             .map(|(replica, _)| *replica)
             .collect();
         let now = GroupNow {
@@ -66,6 +68,15 @@ impl Router {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether a learner that has everything up to `matched` may get a vote.
+    fn is_ready(&self, matched: LogIndex, last: LogIndex) -> bool {
+        #[cfg(feature = "bugs")]
+        if self.has_bug(replica::bugs::Bug::PromoteEmptyLearner) {
+            return true;
+        }
+        is_close(matched, last)
     }
 
     /// Tells the catalog of replicas that are to leave and do not belong to the group any more: their nodes may remove them.

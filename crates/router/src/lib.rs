@@ -45,6 +45,8 @@ mod front;
 mod gather;
 mod group_steps;
 mod index_build;
+#[cfg(feature = "bugs")]
+mod mischief;
 mod move_shard;
 mod nodes;
 mod parse;

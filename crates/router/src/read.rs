@@ -90,7 +90,7 @@ impl Router {
             hint: command.hint,
             context: self.eval_context(variables),
             after: None,
-            scope: None,
+            scopes: Vec::new(),
         };
         let Some(mut executor) = self.start_read(cx, place, &request).await? else { return Ok(0) };
         let mut total = 0;
@@ -120,7 +120,7 @@ impl Router {
             hint: command.hint,
             context: self.eval_context(variables),
             after: None,
-            scope: None,
+            scopes: Vec::new(),
         };
         let mut distinct = Distinct::new(Path::parse_bounded(&command.key)?);
         let Some(place) = place else { return Ok(Vec::new()) };
@@ -201,7 +201,7 @@ pub(crate) fn scan_of(command: FindCommand, size: &BatchSize) -> (ScanCommand, b
         pipeline: Vec::new(),
         ranked: false,
         after: None,
-        scope: None,
+        scopes: Vec::new(),
         size: ScanSize { documents_max: size.documents_max as u64, bytes_max: size.bytes_max as u64 },
         keep: !command.single_batch,
     };

@@ -113,7 +113,9 @@ impl Router {
     async fn lead_reshard(&self, record: &CollectionRecord, replica: &ShardHandle) -> Result<()> {
         let reshard = record.reshard.as_deref();
         if let Some(reshard) = reshard.filter(|reshard| reshard.sources.contains(&replica.shard())) {
-            self.copy_shard(record.id, reshard, replica);
+            if !reshard.paused && !reshard.complete.contains(&replica.shard()) {
+                self.copy_shard(record.id, reshard, replica);
+            }
             return Ok(());
         }
         if replica.state().noting.is_some() {

@@ -95,7 +95,7 @@ impl Router {
             hint,
             context: context.clone(),
             after: command.after.as_deref().map(Position::decode).transpose()?,
-            scope: command.scope.map(scope),
+            scopes: command.scopes.into_iter().map(scope).collect(),
         };
         let (mut stages, mut groups) = (None, false);
         if !command.pipeline.is_empty() {

@@ -45,8 +45,8 @@ pub(crate) struct ReadRequest {
     pub(crate) context: EvalContext,
     /// Behind which position of an earlier read it goes on.
     pub(crate) after: Option<Position>,
-    /// Only a part of the shard's documents.
-    pub(crate) scope: Option<HashScope>,
+    /// Only the part of the shard's documents that is in all of them.
+    pub(crate) scopes: Vec<HashScope>,
 }
 
 impl Router {
@@ -67,7 +67,7 @@ impl Router {
             hint,
             context: self.eval_context(context.variables.clone()),
             after: None,
-            scope: None,
+            scopes: Vec::new(),
         };
         let Some(mut executor) = self.start_read(context.cx, place, &request).await? else {
             return Ok(Vec::new());
@@ -110,11 +110,20 @@ impl Router {
         };
         match read {
             // Others have taken its place, or it has not taken that of others.
-            Ok((_, state)) if !state.serves() => self.dropped_or(place, not_serving(place)).await,
+            Ok((_, state)) if !self.answers_reads(&state) => self.dropped_or(place, not_serving(place)).await,
             Ok(pair) => Ok(Some(pair)),
             Err(error) if is_stale(&error) => self.dropped_or(place, error).await,
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether a shard in this state answers reads.
+    fn answers_reads(&self, state: &ShardState) -> bool {
+        #[cfg(feature = "bugs")]
+        if self.reads_wrongly(state) {
+            return true;
+        }
+        state.serves()
     }
 
     /// `None` when the collection was dropped; else the error.
@@ -155,7 +164,7 @@ impl Router {
             sort: request.sort.clone(),
             skip: request.skip,
             limit: request.limit,
-            scope: request.scope.clone(),
+            scopes: request.scopes.clone(),
             context: request.context.clone(),
         };
         let after = request.after.clone().unwrap_or_default();

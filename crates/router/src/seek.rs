@@ -285,8 +285,16 @@ impl Router {
     ) -> Result<Option<(bytes::Bytes, bytes::Bytes)>> {
         let (sort, hint) = order(sort, hint)?;
         let context = self.eval_context(variables);
-        let request =
-            ReadRequest { filter, sort, skip: 0, limit: Some(1), hint, context, after: None, scope: None };
+        let request = ReadRequest {
+            filter,
+            sort,
+            skip: 0,
+            limit: Some(1),
+            hint,
+            context,
+            after: None,
+            scopes: Vec::new(),
+        };
         let Some(mut executor) = self.start_read(cx, place, &request).await? else { return Ok(None) };
         let mut found = Vec::new();
         loop {

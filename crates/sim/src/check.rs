@@ -61,13 +61,16 @@ fn check_seats(history: &History, found: &mut Vec<String>) {
     }
 }
 
-/// The documents in a store against the answers.
-pub(crate) fn check_documents(history: &mut History, view: &dyn View) {
-    let documents = match read_documents(view) {
-        Ok(documents) => documents,
-        Err(fault) => return history.violation(format!("reading all documents: {fault}")),
-    };
+/// All documents of the collection that clients share against the answers.
+pub(crate) fn check_documents(history: &mut History, all: &[Document]) {
     let mut found = Vec::new();
+    let mut documents = BTreeMap::new();
+    for document in all {
+        let id = document.get_str("_id").unwrap_or("no text").to_owned();
+        if documents.insert(id.clone(), document).is_some() {
+            found.push(format!("{id} is there twice"));
+        }
+    }
     for (id, seat) in &history.documents {
         match documents.get(id) {
             Some(document) if document.get_i64("seat").ok() == Some(*seat) => {}
@@ -201,12 +204,11 @@ fn apply(model: &mut BTreeMap<Bytes, Bytes>, batch: KvBatch) {
     }
 }
 
-fn read_documents(view: &dyn View) -> storage::Result<BTreeMap<String, Document>> {
+/// The documents in a store.
+pub(crate) fn read_documents(view: &dyn View) -> storage::Result<Vec<Document>> {
     let read = |pair: storage::Result<(Bytes, Bytes)>| {
         let (key, value) = pair?;
-        let document = decode_document(&key, &value)?.document.to_document();
-        let id = document.get_str("_id").unwrap_or("no text").to_owned();
-        Ok((id, document))
+        Ok(decode_document(&key, &value)?.document.to_document())
     };
     view.scan(document_range(), Direction::Forward).map(read).collect()
 }

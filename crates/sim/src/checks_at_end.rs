@@ -148,8 +148,9 @@ async fn check_member(
     }
     let handle = host.shard(shard).ok_or_else(|| base::Error::new(base::Code::STALE_CONFIG, "gone"))?;
     let (view, state) = handle.read_behind().await?;
+    let documents = check::read_documents(view.as_ref()).map_err(|fault| handle.report(fault))?;
     let mut history = world.history.lock();
-    check::check_documents(&mut history, view.as_ref());
+    check::check_documents(&mut history, &documents);
     check::check_indexes(&mut history, &state, view.as_ref());
     Ok(view)
 }

@@ -51,11 +51,11 @@ pub struct Options {
 const CLUSTER_SEED_EVERY: u64 = 5;
 
 impl Options {
-    /// What the run is about. Bugs are put back into groups.
+    /// What the run is about. A bug is put back where it can be found.
     pub(crate) fn kind(&self) -> Kind {
         #[cfg(feature = "bugs")]
-        if self.bug.is_some() {
-            return Kind::Groups;
+        if let Some(bug) = self.bug {
+            return if bug.is_of_clusters() { Kind::Cluster } else { Kind::Groups };
         }
         let said = match self.seed.is_multiple_of(CLUSTER_SEED_EVERY) {
             true => Kind::Cluster,

@@ -147,9 +147,14 @@ impl World {
         self.members.lock().remove(&node)
     }
 
+    /// How many nodes belong to the cluster, or did.
+    pub(crate) fn joined(&self) -> u32 {
+        self.joined.load(Ordering::SeqCst)
+    }
+
     /// Whether another node can join.
     pub(crate) fn has_room(&self) -> bool {
-        usize::try_from(self.joined.load(Ordering::SeqCst)).is_ok_and(|joined| joined < self.nodes.len())
+        usize::try_from(self.joined()).is_ok_and(|joined| joined < self.nodes.len())
     }
 
     /// A node.

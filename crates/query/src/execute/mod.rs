@@ -41,8 +41,8 @@ pub struct FindRequest {
     pub skip: u64,
     /// How many to give at most.
     pub limit: Option<u64>,
-    /// Which part of the shard's documents; all of them when there is none.
-    pub scope: Option<HashScope>,
+    /// Only the part of the shard's documents that is in all of them.
+    pub scopes: Vec<HashScope>,
     /// The command's time and variables.
     pub context: EvalContext,
 }
@@ -274,11 +274,11 @@ impl FindExecutor {
         self.counters.keys_examined + self.counters.docs_examined
     }
 
-    /// The scope, and what was given before, are questions to documents.
+    /// The scopes, and what was given before, are questions to documents.
     fn counts_by_entries(&self) -> bool {
         matches!(&self.plan.access, Access::Index(access) if access.is_exact)
             && matches!(self.stage, Stage::Streaming)
-            && self.request.scope.is_none()
+            && self.request.scopes.is_empty()
             && self.source.knows_by_entries()
     }
 
@@ -375,7 +375,7 @@ impl FindExecutor {
         first.map_or(Step::Done, Step::of_sorted)
     }
 
-    /// The next document of the scope that the filter accepts.
+    /// The next document of the scopes that the filter accepts.
     fn next_matching(&mut self, stop_at: u64) -> Result<Step, Failure> {
         loop {
             let found = match self.source.next(&mut self.counters, stop_at)? {
@@ -384,8 +384,7 @@ impl FindExecutor {
                 Next::Done => return Ok(Step::Done),
             };
             let Found { key, document, mark } = found;
-            let scope = self.request.scope.as_ref();
-            if scope.is_none_or(|scope| scope.contains(document.as_doc()))
+            if self.request.scopes.iter().all(|scope| scope.contains(document.as_doc()))
                 && self.request.filter.matches(document.as_doc(), &self.request.context)?
             {
                 self.counters.matched += 1;

@@ -9,6 +9,8 @@ use raft::eraftpb::{Entry, Message};
 
 use super::Owner;
 use crate::apply::{Change, MEMBERSHIP_KEY};
+#[cfg(feature = "bugs")]
+use crate::bugs::Bug;
 use crate::group::{LEASE, TICK_MS, Work};
 use crate::handle::{Answers, Control};
 use crate::machine::StateMachine;
@@ -54,6 +56,10 @@ impl<M: StateMachine> Owner<M> {
                 Control::HandOver => self.hand_over(),
                 Control::Campaign => self.campaign()?,
                 Control::PeerLost => {
+                    #[cfg(feature = "bugs")]
+                    if self.is_asleep() && self.node.has_bug(Bug::SleepThroughLoss) {
+                        continue;
+                    }
                     self.stir();
                     self.expect_election();
                 }
@@ -250,7 +256,10 @@ impl<M: StateMachine> Owner<M> {
             }
             MemberChange::AddLearner(..) | MemberChange::Remove(_) => false,
         };
-        if changes.iter().any(is_empty) {
+        let promotes_empty = changes.iter().any(is_empty);
+        #[cfg(feature = "bugs")]
+        let promotes_empty = promotes_empty && !self.node.has_bug(Bug::PromoteEmptyLearner);
+        if promotes_empty {
             return Err(refused("a replica gets a vote only once it has the shard's state"));
         }
         let index = self.group.propose_change(changes);

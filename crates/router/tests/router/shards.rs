@@ -359,6 +359,20 @@ async fn a_reshard_that_cannot_be_done_is_given_up_and_the_old_shards_go_on() {
 }
 
 #[tokio::test]
+async fn a_reshard_may_begin_at_once_when_another_one_was_given_up() {
+    let node = Node::new().await;
+    node.shard_by(doc! { "_id": 1 }, 2).await;
+    node.insert([doc! { "_id": 50, "group": [1, 2] }]).await;
+    for shards in [3, 2, 4, 1, 2] {
+        let refused = node.reshard_by(doc! { "group": 1 }, 3).await.expect_err("an array in the key");
+        assert_eq!(refused.code, Code::SHARD_KEY_NOT_FOUND);
+        // The shards note their changes for the one before.
+        node.reshard_by(doc! { "_id": 1 }, shards).await.expect("the next one is done");
+    }
+    assert_eq!(node.all(doc! {}).await.len(), 1);
+}
+
+#[tokio::test]
 async fn what_shards_cannot_keep_unique_is_refused_either_way() {
     let node = Node::new().await;
     node.create_index("email", true).await.expect("one shard keeps it");
@@ -426,7 +440,8 @@ fn a_million_ids_are_spread_over_shards_within_five_percent_of_even() {
     let even = count as f64 / shards as f64;
     let key = ShardKey::on_id();
     // The second kind looks random, and is the same in every run.
-    let kinds: [fn(u64) -> u64; 2] = [|number| number, |number| number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 1];
+    let kinds: [fn(u64) -> u64; 2] =
+        [|number| number, |number| number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 1];
     for id in kinds {
         let mut held = vec![0_u64; shards];
         for number in 0..count {

@@ -30,7 +30,7 @@ impl Wire for ScanCommand {
             pipeline,
             ranked: self.ranked,
             after: self.after,
-            scope: self.scope.into_wire()?,
+            scopes: all_into(self.scopes)?,
             size: Some(self.size.into_wire()?),
             keep: self.keep,
         })
@@ -53,7 +53,7 @@ impl Wire for ScanCommand {
             pipeline,
             ranked: message.ranked,
             after: message.after,
-            scope: Wire::from_wire(message.scope)?,
+            scopes: all_from(message.scopes)?,
             size: required(message.size, "a size")?,
             keep: message.keep,
         })

@@ -167,11 +167,14 @@ fn scan() -> ScanCommand {
         pipeline: Vec::new(),
         ranked: true,
         after: Some(Bytes::from_static(b"\x00behind")),
-        scope: Some(ScanScope {
-            shard_key: vec!["a.b".to_owned(), "_id".to_owned()],
-            first: u64::MAX - 1,
-            last: u64::MAX,
-        }),
+        scopes: vec![
+            ScanScope {
+                shard_key: vec!["a.b".to_owned(), "_id".to_owned()],
+                first: u64::MAX - 1,
+                last: u64::MAX,
+            },
+            ScanScope { shard_key: vec!["_id".to_owned()], first: 0, last: 1 },
+        ],
         size: size(),
         keep: true,
     }
@@ -190,7 +193,7 @@ fn scan_of_stages() -> ScanCommand {
         pipeline: aggregate().pipeline,
         ranked: false,
         after: None,
-        scope: None,
+        scopes: Vec::new(),
         keep: false,
         ..scan()
     }
@@ -579,8 +582,8 @@ fn requests_and_answers_with_too_many_operations_are_refused() {
 #[test]
 fn scans_are_checked() {
     let sent = scan().into_wire().expect("travels");
-    let scope = sent.scope.clone().expect("a scope");
-    let scoped = |scope| v1::Scan { scope: Some(scope), ..sent.clone() };
+    let scope = sent.scopes.first().cloned().expect("a scope");
+    let scoped = |scope| v1::Scan { scopes: vec![scope], ..sent.clone() };
     let backwards = v1::HashRange { first: 2, last: 1 };
     let long = ".".repeat(1_000);
     let refused = [

@@ -7,12 +7,16 @@ use std::time::Duration;
 
 use base::id::CATALOG_SHARD;
 use base::{LogIndex, NodeId, ReplicaId, ShardId};
+use bson::Document;
 use bytes::Bytes;
-use catalog::{Catalog, CollectionState, IndexState, ReplicaPlacement};
+use catalog::{Catalog, CollectionRecord, CollectionState, IndexState, ReplicaPlacement, ShardPlacement};
+use document::ShardKey;
+use query::state::{HashRange, ShardState};
 use replica::Host;
 use storage::{Direction, KeyRange};
 
 use super::client::THINGS;
+use super::shards;
 use crate::groups::{self, Member};
 use crate::world::World;
 use crate::{check, faults};
@@ -34,6 +38,7 @@ pub(super) async fn check(world: &Arc<World>) {
         world.node(node).power_off(world);
         faults::start(world, node).await;
     }
+    while !shards::pause(world, false).await {}
     if let Err(what) = await_none(RECOVERY_SECONDS_MAX, || unsettled(world)).await {
         return world.violation(format!("the cluster does not become what its catalog says: {what}"));
     }
@@ -41,11 +46,8 @@ pub(super) async fn check(world: &Arc<World>) {
     tokio::time::sleep(Duration::from_secs(DROP_SECONDS_MAX)).await;
     let Some(catalog) = catalog(world) else { return world.violation("the catalog has no leader") };
     check_catalogs(world);
-    for (_, record) in collections(&catalog) {
-        let is_shared = record.namespace.collection == THINGS;
-        for placement in &record.shard_map.shards {
-            check_shard(world, placement.shard, &placement.replicas, is_shared).await;
-        }
+    for record in catalog.collections() {
+        check_collection(world, record).await;
     }
     world.members().into_iter().for_each(|node| world.node(node).kill());
     check_disks(world, &catalog);
@@ -72,7 +74,7 @@ async fn await_none(seconds: u64, find: impl Fn() -> Option<String>) -> Result<(
 /// What is not on as many nodes as it should be, of what there was before and is still there.
 fn unreplicated(world: &World, before: &Catalog) -> Option<String> {
     let Some(now) = catalog(world) else { return Some("the catalog has no leader".to_owned()) };
-    let nodes = world.members().len();
+    let (nodes, wanted) = (world.members().len(), now.replicas_wanted());
     let placed_catalog = &now.cluster().catalog;
     if placed_catalog.len() != nodes {
         return Some(format!("the catalog is on {placed_catalog:?}, and there are {nodes} nodes"));
@@ -81,8 +83,8 @@ fn unreplicated(world: &World, before: &Catalog) -> Option<String> {
         return Some(what);
     }
     let kept = now.active().filter(|record| before.collection(record.id).is_some());
-    kept.flat_map(|record| &record.shard_map.shards).find_map(|placement| {
-        let lacks = placement.replicas.len() != nodes.min(REPLICATION_FACTOR);
+    kept.flat_map(|record| record.kept_shards()).find_map(|placement| {
+        let lacks = placement.replicas.len() != wanted;
         let lacking = lacks.then(|| format!("{} lacks replicas: {:?}", placement.shard, placement.replicas));
         lacking.or_else(|| unsettled_group(world, placement.shard, &placement.replicas, LAG_ENTRIES_MAX))
     })
@@ -105,16 +107,22 @@ fn unsettled(world: &World) -> Option<String> {
         return Some(format!("the catalog is on {placed_catalog:?}, and the nodes are {members:?}"));
     }
     let mut placed = BTreeMap::from([(CATALOG_SHARD, placed_catalog.clone())]);
-    for (_, record) in collections(&catalog) {
+    for record in catalog.collections() {
         if record.state == CollectionState::Dropping {
             return Some(format!("{} is not gone yet", record.namespace));
+        }
+        if let Some(reshard) = &record.reshard {
+            return Some(format!("shards of {} are still being cut: {reshard:?}", record.namespace));
+        }
+        if !record.retired.is_empty() {
+            return Some(format!("shards of {} are not gone yet: {:?}", record.namespace, record.retired));
         }
         if record.indexes.iter().any(|(_, state)| *state != IndexState::Ready) {
             return Some(format!("indexes of {} are on their way: {:?}", record.namespace, record.indexes));
         }
         for placement in &record.shard_map.shards {
-            if placement.replicas.len() != members.len().min(REPLICATION_FACTOR) {
-                return Some(format!("{} lacks replicas: {:?}", placement.shard, placement.replicas));
+            if placement.replicas.len() != catalog.replicas_wanted() || !placement.leaving.is_empty() {
+                return Some(format!("{} lacks replicas: {placement:?}", placement.shard));
             }
             placed.insert(placement.shard, placement.replicas.clone());
         }
@@ -175,12 +183,6 @@ fn catalog(world: &World) -> Option<Arc<Catalog>> {
     }
 }
 
-fn collections(
-    catalog: &Catalog,
-) -> impl Iterator<Item = (base::CollectionId, &Arc<catalog::CollectionRecord>)> {
-    catalog.collections().map(|record| (record.id, record))
-}
-
 /// Every copy of the catalog against the answers.
 fn check_catalogs(world: &World) {
     for node in world.members() {
@@ -194,46 +196,86 @@ fn check_catalogs(world: &World) {
     }
 }
 
-/// Every replica of a shard against the answers and itself, and all of them against each other.
-async fn check_shard(world: &Arc<World>, shard: ShardId, placed: &[ReplicaPlacement], is_shared: bool) {
-    let mut seen: BTreeMap<LogIndex, (ReplicaId, Vec<(Bytes, Bytes)>)> = BTreeMap::new();
-    for ReplicaPlacement { replica, node, .. } in placed {
-        let Some(process) = world.node(*node).process() else { continue };
-        match read_all(world, &process.host, shard, is_shared).await {
-            Ok((applied, pairs)) => {
-                let (other, first) = seen.entry(applied).or_insert_with(|| (*replica, pairs.clone()));
-                if *first != pairs {
-                    world.violation(format!("{replica} and {other} of {shard} differ at {applied}"));
+/// Every replica of a collection's shards against the answers, itself and the shard map, and those of a shard against each
+/// other.
+async fn check_collection(world: &Arc<World>, record: &CollectionRecord) {
+    // The documents as the first replicas of all shards have them, as the second ones have them, and so on.
+    let mut copies: Vec<Vec<Document>> = Vec::new();
+    for placement in &record.shard_map.shards {
+        let mut seen: BTreeMap<LogIndex, (ReplicaId, Vec<(Bytes, Bytes)>)> = BTreeMap::new();
+        for (at, ReplicaPlacement { replica, node, .. }) in placement.replicas.iter().enumerate() {
+            let Some(process) = world.node(*node).process() else { continue };
+            let contents = match read_all(world, &process.host, record, placement).await {
+                Ok(contents) => contents,
+                Err(error) => {
+                    world.violation(format!("reading {replica} of {}: {error}", placement.shard));
+                    continue;
                 }
+            };
+            let Contents { applied, pairs, mut documents } = contents;
+            let (other, first) = seen.entry(applied).or_insert_with(|| (*replica, pairs.clone()));
+            if *first != pairs {
+                world.violation(format!("{replica} and {other} of {} differ at {applied}", placement.shard));
             }
-            Err(error) => world.violation(format!("reading {replica} of {shard}: {error}")),
+            copies.resize_with(copies.len().max(at + 1), Vec::new);
+            copies[at].append(&mut documents);
         }
     }
+    for documents in copies.iter().filter(|_| record.namespace.collection == THINGS) {
+        check::check_documents(&mut world.history.lock(), documents);
+    }
+}
+
+/// What a replica holds.
+struct Contents {
+    applied: LogIndex,
+    pairs: Vec<(Bytes, Bytes)>,
+    documents: Vec<Document>,
 }
 
 async fn read_all(
     world: &World,
     host: &Host,
-    shard: ShardId,
-    is_shared: bool,
-) -> base::Result<(LogIndex, Vec<(Bytes, Bytes)>)> {
+    record: &CollectionRecord,
+    placement: &ShardPlacement,
+) -> base::Result<Contents> {
     let gone = || base::Error::new(base::Code::STALE_CONFIG, "the replica is gone");
-    let handle = host.shard(shard).ok_or_else(gone)?;
+    let handle = host.shard(placement.shard).ok_or_else(gone)?;
     let (view, state) = handle.read_behind().await?;
-    let mut history = world.history.lock();
-    check::check_indexes(&mut history, &state, view.as_ref());
-    if is_shared {
-        check::check_documents(&mut history, view.as_ref());
-    }
+    let documents = check::read_documents(view.as_ref()).map_err(|fault| handle.report(fault))?;
+    check_owned(world, record, placement, &state, &documents);
+    check::check_indexes(&mut world.history.lock(), &state, view.as_ref());
     let users = KeyRange { start: Bytes::from_static(&[2]), end: None };
     let pairs = view.scan(users, Direction::Forward).collect::<storage::Result<_>>();
-    let applied = view.applied_index();
-    Ok((applied.map_err(|fault| handle.report(fault))?, pairs.map_err(|fault| handle.report(fault))?))
+    let applied = view.applied_index().map_err(|fault| handle.report(fault))?;
+    Ok(Contents { applied, pairs: pairs.map_err(|fault| handle.report(fault))?, documents })
+}
+
+/// A shard's state and documents against the shard map.
+fn check_owned(
+    world: &World,
+    record: &CollectionRecord,
+    placement: &ShardPlacement,
+    state: &ShardState,
+    documents: &[Document],
+) {
+    let shard = placement.shard;
+    let range = HashRange { first: placement.first_hash(), last: placement.last_hash() };
+    let key = ShardKey::from(record.shard_key.clone());
+    if !state.serves() || state.noting.is_some() || state.hash_range != range || state.shard_key != key {
+        world.violation(format!("{shard} is {state:?}, and the shard map has {placement:?} by {key:?}"));
+    }
+    for document in documents {
+        let hash = key.hash(document::DocRef::Tree(document));
+        if !hash.as_ref().is_ok_and(|hash| range.contains(*hash)) {
+            world.violation(format!("{document} is in {shard}, which does not own {hash:?}"));
+        }
+    }
 }
 
 /// Every disk against what the catalog placed there.
 fn check_disks(world: &World, catalog: &Catalog) {
-    let shards = collections(catalog).flat_map(|(_, record)| &record.shard_map.shards);
+    let shards = catalog.collections().flat_map(|record| &record.shard_map.shards);
     let all = shards.flat_map(|placement| &placement.replicas).chain(&catalog.cluster().catalog);
     let placed: Vec<ReplicaPlacement> = all.cloned().collect();
     for node in world.members() {

@@ -12,12 +12,13 @@ use bson::{Bson, Document, doc};
 use document::DocBuf;
 use futures::future::BoxFuture;
 use router::command::{
-    CountCommand, CreateCommand, CreateIndexesCommand, DeleteCommand, DeleteStatement, FindCommand,
-    GetMoreCommand, IndexRequest, IndexSelector, InsertCommand, ReadMode, ReadPreference, UpdateCommand,
-    UpdateSpec, UpdateStatement, WriteReply,
+    CountCommand, CreateCommand, CreateIndexesCommand, DeleteCommand, DeleteStatement, FindAndModifyAction,
+    FindAndModifyCommand, FindAndModifyReply, FindCommand, IndexRequest, IndexSelector, InsertCommand,
+    ReadMode, ReadPreference, UpdateCommand, UpdateSpec, UpdateStatement, WriteReply,
 };
 use router::{OperationContext, Router};
 
+use super::shards::{self, Layout};
 use crate::history::{NEVER, RegisterAction};
 use crate::request::list_items;
 use crate::rpc::{NoAnswer, call_router};
@@ -30,7 +31,7 @@ const SHARED: u64 = 3;
 /// Documents that are updated together.
 const MANY: usize = 6;
 /// What marks them.
-const MANY_TAG: i64 = 100;
+pub(super) const MANY_TAG: i64 = 100;
 /// Seats that inserted documents compete for.
 const SEATS: u64 = 12;
 /// How long a client waits whose wait may not be in vain, in milliseconds: longer than a router tries.
@@ -38,26 +39,28 @@ const PATIENCE_MS_MAX: u64 = 40_000;
 
 /// A client with a session of its own.
 pub(super) struct Client {
-    world: Arc<World>,
-    number: u8,
+    pub(super) world: Arc<World>,
+    pub(super) layout: Layout,
+    pub(super) number: u8,
     txn: i64,
     /// The longest time between two of its operations, in milliseconds.
     pause_ms: u64,
     /// How long it waits for one answer, in milliseconds.
-    patience_ms: u64,
+    pub(super) patience_ms: u64,
     /// The node whose router it asks.
-    node: NodeId,
+    pub(super) node: NodeId,
     /// Documents that it inserted and did not delete.
-    own: Vec<String>,
+    pub(super) own: Vec<String>,
     named: u64,
 }
 
 /// A write of one document that may be sent again.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 enum Write {
     Insert(InsertCommand),
     Update(UpdateCommand),
     Delete(DeleteCommand),
+    Modify(FindAndModifyCommand),
 }
 
 impl Write {
@@ -66,8 +69,32 @@ impl Write {
             Write::Insert(command) => &command.namespace,
             Write::Update(command) => &command.namespace,
             Write::Delete(command) => &command.namespace,
+            Write::Modify(command) => &command.namespace,
         }
     }
+
+    async fn send(self, router: &Router, cx: &OperationContext) -> Result<Written> {
+        let (reply, value) = match self {
+            Write::Insert(command) => (router.insert(cx, command).await?, None),
+            Write::Update(command) => (router.update(cx, command).await?, None),
+            Write::Delete(command) => (router.delete(cx, command).await?, None),
+            Write::Modify(command) => {
+                let FindAndModifyReply { value, n, updated_existing, .. } =
+                    router.find_and_modify(cx, command).await?;
+                let n_modified = u64::from(updated_existing == Some(true));
+                (WriteReply { n, n_modified, ..WriteReply::default() }, value)
+            }
+        };
+        Ok(Written { reply, value: value.map(|value| value.to_document()) })
+    }
+}
+
+/// What a write was answered.
+#[derive(Debug)]
+struct Written {
+    reply: WriteReply,
+    /// The document, where one was asked for.
+    value: Option<Document>,
 }
 
 fn shared_names() -> impl Iterator<Item = String> {
@@ -76,21 +103,22 @@ fn shared_names() -> impl Iterator<Item = String> {
         .flat_map(|kind| (0..SHARED).map(move |at| format!("{kind}-{at}")))
 }
 
-fn many_names() -> impl Iterator<Item = String> {
+pub(super) fn many_names() -> impl Iterator<Item = String> {
     (0..MANY).map(|at| format!("many-{at}"))
 }
 
-fn namespace(collection: &str) -> Namespace {
+pub(super) fn namespace(collection: &str) -> Namespace {
     Namespace::new("shop", collection).expect("a valid name")
 }
 
-fn encode(document: &Document) -> DocBuf {
+pub(super) fn encode(document: &Document) -> DocBuf {
     DocBuf::encode(document).expect("small")
 }
 
 impl Client {
-    pub(super) fn new(world: Arc<World>, number: u8) -> Client {
+    pub(super) fn new(world: Arc<World>, layout: Layout, number: u8) -> Client {
         Client {
+            layout,
             number,
             txn: 0,
             pause_ms: world.pick(&[10, 60, 300]),
@@ -110,11 +138,12 @@ impl Client {
             history.doubtful_collections.insert(THINGS.to_owned());
         }
         self.create_index(THINGS, "tag", false).await;
-        self.create_index(THINGS, "seat", true).await;
+        self.create_index(THINGS, "seat", self.layout.unique_seats).await;
         let shared = shared_names().map(|name| (name, 0)).chain(many_names().map(|name| (name, MANY_TAG)));
         for (seat, (name, tag)) in (1_000_i64..).zip(shared) {
-            let document = doc! { "_id": &name, "n": 0_i64, "items": [], "seat": seat, "tag": tag };
-            let (reply, _) = self.write(insert(THINGS, &document)).await;
+            let document =
+                doc! { "_id": &name, "alias": &name, "n": 0_i64, "items": [], "seat": seat, "tag": tag };
+            let (Written { reply, .. }, _) = self.write(insert(THINGS, &document)).await;
             self.expect_one(&reply, &format!("insert {name}"));
             self.world.history.lock().documents.insert(name, seat);
         }
@@ -133,11 +162,13 @@ impl Client {
     }
 
     async fn step(&mut self) {
-        match self.world.choose(26) {
+        match self.world.choose(30) {
             0..=3 => self.write_register().await,
             4..=7 => self.read_register().await,
             8..=9 => self.increment().await,
             10 => self.read_counter().await,
+            26..=27 => self.increment_and_see().await,
+            28..=29 => self.read_own().await,
             11..=12 => self.append().await,
             13 => self.read_list().await,
             14..=15 => self.read_list_behind().await,
@@ -158,7 +189,8 @@ impl Client {
         let name = self.pick("register");
         let value = i64::from(self.number) * 1_000_000 + self.txn + 1;
         let invoked = self.now();
-        let (reply, _) = self.write(update(&name, doc! { "$set": { "n": value } })).await;
+        let (Written { reply, .. }, _) =
+            self.write(self.update(&name, doc! { "$set": { "n": value } })).await;
         self.expect_one(&reply, &format!("write {name}"));
         self.world.history.lock().note_register(name, invoked, RegisterAction::Write(value));
     }
@@ -174,9 +206,36 @@ impl Client {
     async fn increment(&mut self) {
         let name = self.pick("counter");
         let at = self.world.history.lock().begin_increment(&name);
-        let (reply, _) = self.write(update(&name, doc! { "$inc": { "n": 1_i64 } })).await;
+        let (Written { reply, .. }, _) =
+            self.write(self.update(&name, doc! { "$inc": { "n": 1_i64 } })).await;
         self.expect_one(&reply, &format!("increment {name}"));
         self.world.history.lock().end_increment(&name, at);
+    }
+
+    /// Increments a counter with `findAndModify`, whose answer is a read too.
+    async fn increment_and_see(&mut self) {
+        let name = self.pick("counter");
+        let at = self.world.history.lock().begin_increment(&name);
+        let invoked = self.now();
+        let update = UpdateSpec::Document(encode(&doc! { "$inc": { "n": 1_i64 } }));
+        let command = FindAndModifyCommand {
+            namespace: namespace(THINGS),
+            filter: encode(&self.filter(&name)),
+            sort: None,
+            action: FindAndModifyAction::Update { update, upsert: false, return_new: true },
+            projection: None,
+            array_filters: vec![],
+            hint: None,
+            variables: None,
+        };
+        let (Written { reply, value }, _) = self.write(Write::Modify(command)).await;
+        self.expect_one(&reply, &format!("increment and see {name}"));
+        let mut history = self.world.history.lock();
+        history.end_increment(&name, at);
+        match value.as_ref().and_then(|document| document.get_i64("n").ok()) {
+            Some(seen) => history.note_counter(name, invoked, seen),
+            None => history.violation(format!("{name} was incremented and is {value:?}")),
+        }
     }
 
     async fn read_counter(&mut self) {
@@ -190,7 +249,8 @@ impl Client {
     async fn append(&mut self) {
         let name = self.pick("list");
         let element = i64::from(self.number) * 1_000_000 + self.txn + 1;
-        let (reply, _) = self.write(update(&name, doc! { "$push": { "items": element } })).await;
+        let push = self.update(&name, doc! { "$push": { "items": element } });
+        let (Written { reply, .. }, _) = self.write(push).await;
         self.expect_one(&reply, &format!("append to {name}"));
         self.world.history.lock().note_append(name, element);
     }
@@ -210,7 +270,7 @@ impl Client {
         let mode = self.world.pick(&[ReadMode::Secondary, ReadMode::SecondaryPreferred, ReadMode::Nearest]);
         let node = self.node;
         let Some(boot) = self.world.node(node).process().map(|process| process.boot) else { return };
-        let Ok(found) = self.find_once(THINGS, doc! { "_id": &name }, mode).await else { return };
+        let Ok(found) = self.find_once(THINGS, self.filter(&name), mode).await else { return };
         if self.world.node(node).process().is_none_or(|process| process.boot != boot) {
             return;
         }
@@ -222,9 +282,15 @@ impl Client {
 
     async fn insert(&mut self) {
         let id = self.new_name("own");
-        let seat = i64::try_from(self.world.choose(SEATS)).expect("few seats");
+        let seat = match self.layout.unique_seats {
+            true => i64::try_from(self.world.choose(SEATS)).expect("few seats"),
+            // Shards that know their own documents only could not keep it to one.
+            false => i64::from(self.number) * 1_000_000 + self.txn,
+        };
         let invoked = self.now();
-        let (reply, sent) = self.write(insert(THINGS, &doc! { "_id": &id, "tag": 1, "seat": seat })).await;
+        let document =
+            doc! { "_id": &id, "alias": &id, "tag": 1, "seat": seat, "owner": i32::from(self.number) };
+        let (Written { reply, .. }, sent) = self.write(insert(THINGS, &document)).await;
         let mut history = self.world.history.lock();
         let answered = history.now();
         match reply.write_errors.first() {
@@ -247,7 +313,7 @@ impl Client {
     async fn delete(&mut self) {
         let Some(id) = self.own.pop() else { return };
         let invoked = self.now();
-        let statement = DeleteStatement { filter: encode(&doc! { "_id": &id }), multi: false, hint: None };
+        let statement = DeleteStatement { filter: encode(&self.filter(&id)), multi: false, hint: None };
         let command = DeleteCommand {
             namespace: namespace(THINGS),
             statements: vec![statement],
@@ -255,7 +321,7 @@ impl Client {
             variables: None,
             statement_ids: vec![],
         };
-        let (reply, _) = self.write(Write::Delete(command)).await;
+        let (Written { reply, .. }, _) = self.write(Write::Delete(command)).await;
         self.expect_one(&reply, &format!("delete {id}"));
         let mut history = self.world.history.lock();
         let answered = history.now();
@@ -284,43 +350,6 @@ impl Client {
                 let answered = history.now();
                 history.sweeps.get_mut(at).expect("pushed above").1 = answered;
             }
-            Err(failure) => self.wait_after(&failure).await,
-        }
-    }
-
-    /// Reads the documents that are updated together, in several batches.
-    async fn read_many(&mut self) {
-        let node = self.node;
-        let read = |router: Arc<Router>| -> BoxFuture<'static, _> {
-            Box::pin(async move {
-                let cx = OperationContext::default();
-                let command = FindCommand {
-                    filter: Some(encode(&doc! { "tag": MANY_TAG })),
-                    sort: Some(encode(&doc! { "_id": 1 })),
-                    batch_size: Some(2),
-                    ..FindCommand::all(namespace(THINGS))
-                };
-                let mut reply = router.find(&cx, command).await?;
-                let mut documents = std::mem::take(&mut reply.batch);
-                while let Some(cursor) = reply.cursor {
-                    let (namespace, batch_size) = (reply.namespace.clone(), Some(2));
-                    reply = router.get_more(&cx, GetMoreCommand { cursor, namespace, batch_size }).await?;
-                    documents.append(&mut reply.batch);
-                }
-                Ok(documents.iter().map(DocBuf::to_document).collect::<Vec<_>>())
-            })
-        };
-        match call_router(&self.world, node, self.patience_ms, read).await {
-            Ok(documents) => {
-                let found: Vec<&str> =
-                    documents.iter().filter_map(|found| found.get_str("_id").ok()).collect();
-                if !many_names().eq(found.iter().copied()) {
-                    self.world
-                        .violation(format!("{found:?} were found, and not all that are updated together"));
-                }
-            }
-            // A cursor ends with its node.
-            Err(NoAnswer::Refused(error)) if error.code == Code::CURSOR_NOT_FOUND => {}
             Err(failure) => self.wait_after(&failure).await,
         }
     }
@@ -355,11 +384,15 @@ impl Client {
             })
             .await;
         }
-        let (reply, _) = self.write(insert(&name, &doc! { "_id": "first", "v": 1 })).await;
+        let (Written { reply, .. }, _) = self.write(insert(&name, &doc! { "_id": "first", "v": 1 })).await;
         self.expect_one(&reply, &format!("insert into {name}"));
         self.world.history.lock().collections.insert(name.clone());
         if self.world.chance(50) {
             self.index_and_refuse(&name).await;
+        }
+        if self.world.chance(40) {
+            // Its shards may be on their way when it is dropped.
+            shards::cut_for_a_while(&self.world, self.node, &name).await;
         }
         if self.read(&name, "first", ReadMode::Primary).await.is_none() {
             self.world.violation(format!("what was inserted into {name} is not there"));
@@ -375,7 +408,8 @@ impl Client {
     /// A unique index refuses what is there, until it is dropped.
     async fn index_and_refuse(&mut self, name: &str) {
         self.create_index(name, "v", true).await;
-        let (refused, _) = self.write(insert(name, &doc! { "_id": "second", "v": 1 })).await;
+        let (Written { reply: refused, .. }, _) =
+            self.write(insert(name, &doc! { "_id": "second", "v": 1 })).await;
         if !refused.write_errors.iter().any(|(_, error)| error.code == Code::DUPLICATE_KEY) {
             self.world.violation(format!("a unique index of {name} let pass: {refused:?}"));
         }
@@ -391,7 +425,7 @@ impl Client {
             })
         })
         .await;
-        let (reply, _) = self.write(insert(name, &doc! { "_id": "third", "v": 1 })).await;
+        let (Written { reply, .. }, _) = self.write(insert(name, &doc! { "_id": "third", "v": 1 })).await;
         self.expect_one(&reply, &format!("insert into {name} without its index"));
     }
 
@@ -441,21 +475,23 @@ impl Client {
 
     /// Sends a write until it is answered; now and then once more after the answer. Returns the answer and how often the
     /// write was sent.
-    async fn write(&mut self, write: Write) -> (WriteReply, u64) {
+    async fn write(&mut self, write: Write) -> (Written, u64) {
         self.txn += 1;
-        self.world.trace(&format!("client {} asks {}", self.number, self.txn));
-        let (reply, sent) = self.send(&write).await;
+        self.world.trace(&format!("client {} asks {}: {write:?}", self.number, self.txn));
+        let (written, sent) = self.send(&write).await;
         self.world.trace(&format!("client {} is answered {}", self.number, self.txn));
+        let reply = &written.reply;
         if self.world.chance(10) && reply.write_errors.is_empty() {
-            let (again, _) = self.send(&write).await;
-            if (again.n, again.n_modified) != (reply.n, reply.n_modified) || !again.write_errors.is_empty() {
-                self.world.violation(format!("{reply:?} was answered {again:?} when it was sent again"));
+            let (Written { reply: again, value }, _) = self.send(&write).await;
+            let is_same = (again.n, again.n_modified) == (reply.n, reply.n_modified);
+            if !is_same || !again.write_errors.is_empty() || value != written.value {
+                self.world.violation(format!("{written:?} was answered {again:?} when it was sent again"));
             }
         }
-        (reply, sent)
+        (written, sent)
     }
 
-    async fn send(&mut self, write: &Write) -> (WriteReply, u64) {
+    async fn send(&mut self, write: &Write) -> (Written, u64) {
         let cx = OperationContext {
             session: Some(SessionId([self.number; 16])),
             txn_number: Some(self.txn),
@@ -468,16 +504,10 @@ impl Client {
         for sent in 1.. {
             let (cx, write) = (cx.clone(), write.clone());
             let work = |router: Arc<Router>| -> BoxFuture<'static, _> {
-                Box::pin(async move {
-                    match write {
-                        Write::Insert(command) => router.insert(&cx, command).await,
-                        Write::Update(command) => router.update(&cx, command).await,
-                        Write::Delete(command) => router.delete(&cx, command).await,
-                    }
-                })
+                Box::pin(async move { write.send(&router, &cx).await })
             };
             match call_router(&self.world, self.node, patience_ms, work).await {
-                Ok(reply) => return (reply, sent),
+                Ok(written) => return (written, sent),
                 Err(failure) => self.wait_after(&failure).await,
             }
         }
@@ -497,7 +527,11 @@ impl Client {
     /// Reads a document until somebody says what it is.
     async fn read(&mut self, collection: &str, id: &str, mode: ReadMode) -> Option<Document> {
         loop {
-            match self.find_once(collection, doc! { "_id": id }, mode).await {
+            let filter = match collection == THINGS {
+                true => self.filter(id),
+                false => doc! { "_id": id },
+            };
+            match self.find_once(collection, filter, mode).await {
                 Ok(found) => return found.into_iter().next(),
                 Err(failure) => self.wait_after(&failure).await,
             }
@@ -526,7 +560,7 @@ impl Client {
     }
 
     /// After a failure that a driver would hide, waits a little and turns to another node. Any other failure is a violation.
-    async fn wait_after(&mut self, failure: &NoAnswer) {
+    pub(super) async fn wait_after(&mut self, failure: &NoAnswer) {
         let retried = [
             Code::SHUTDOWN_IN_PROGRESS,
             Code::INTERRUPTED_AT_SHUTDOWN,
@@ -544,6 +578,19 @@ impl Client {
         }
         self.world.pause(20).await;
         self.node = self.world.pick(&self.world.members());
+    }
+
+    /// What means a document of the shared collection: often without its shard key.
+    fn filter(&self, id: &str) -> Document {
+        match self.world.choose(4) {
+            0..=1 => doc! { "_id": id },
+            2 => doc! { "alias": id },
+            _ => doc! { "alias": id, "_id": { "$in": [id] } },
+        }
+    }
+
+    fn update(&self, id: &str, change: Document) -> Write {
+        Write::Update(update_command(self.filter(id), change, false))
     }
 
     fn expect_one(&self, reply: &WriteReply, what: &str) {
@@ -574,10 +621,6 @@ fn insert(collection: &str, document: &Document) -> Write {
         ordered: true,
         statement_ids: vec![],
     })
-}
-
-fn update(id: &str, change: Document) -> Write {
-    Write::Update(update_command(doc! { "_id": id }, change, false))
 }
 
 fn update_command(filter: Document, change: Document, multi: bool) -> UpdateCommand {

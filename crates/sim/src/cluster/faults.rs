@@ -1,11 +1,11 @@
 //! What goes wrong in a whole cluster. Processes, disks and the network fail as in a single group; besides, nodes join, and
-//! nodes are lost for good and replaced by empty ones.
+//! nodes are lost for good and replaced by empty ones, or drained and removed.
 
 use std::sync::Arc;
 
 use base::NodeId;
 
-use super::{check, nodes};
+use super::{check, drain, nodes};
 use crate::faults::{Ending, cut_for};
 use crate::faults::{
     end_and_start, end_and_start_several, end_for, isolation, jump, partition, pause, span_ms, stall, storm,
@@ -25,7 +25,7 @@ const NODES_MAX: usize = 5;
 /// One fault, from its beginning to its end.
 pub(super) async fn inject(world: Arc<World>) {
     let world = &world;
-    match world.choose(22) {
+    match world.choose(25) {
         0..=4 => end_and_start(world, target(world)).await,
         5 => end_and_start_several(world).await,
         6..=7 => pause(world, target(world)).await,
@@ -36,6 +36,7 @@ pub(super) async fn inject(world: Arc<World>) {
         15..=16 => hand_over(world).await,
         17 => behead(world).await,
         18..=19 => join(world).await,
+        20..=22 => drain::drain(world).await,
         _ => lose_a_node(world).await,
     }
 }
@@ -85,8 +86,7 @@ async fn join(world: &Arc<World>) {
     let Ok(_administering) = world.administration.try_lock() else { return };
     let known = world.members();
     if known.len() < NODES_MAX && world.has_room() {
-        let machine = FIRST_NEW_MACHINE + u32::try_from(known.len()).expect("a handful");
-        nodes::join(world, machine).await;
+        nodes::join(world, FIRST_NEW_MACHINE + world.joined()).await;
     }
 }
 
