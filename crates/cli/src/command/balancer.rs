@@ -71,11 +71,12 @@ async fn ask(target: &Target, command: Document) -> Result<Document, Failure> {
 fn status(answer: &Document) -> String {
     let count = |name| output::grouped(u64::try_from(execute::number(answer, name)).unwrap_or(0));
     format!(
-        "balancer        {}\nsplits above    {} bytes or {} operations a second\nmoves per node  {} at a time",
+        "balancer        {}\nsplits above    {} bytes or {} operations a second\nmoves per node  {} at a time\ndead after      {} seconds without an answer",
         if answer.get_bool("enabled").unwrap_or(false) { "on" } else { "off" },
         count("splitBytes"),
         count("splitOperationsPerSecond"),
         count("movesPerNodeMax"),
+        count("nodeDeadAfterSeconds"),
     )
 }
 
