@@ -60,11 +60,15 @@ class Round:
             self.failed.append(entry)
 
     def note_primary(self, before, after):
-        """Terms and nodes of the shard's primaries. The balancer may have brought it back: then its term is another."""
+        """Terms and nodes of the shard's primaries. A term that is another shows that the primary was elsewhere meanwhile."""
         self.stayed = self.must_move and before == after
-        stays = after is not None and after[1] == self.node
-        self.work_said = f"primary was on n{self.node} and " + (
-            "stayed there" if stays else f"went to n{after[1]}" if after else "its shard is gone")
+        if after is None:
+            went = "its shard is gone"
+        elif after[1] != self.node:
+            went = f"went to n{after[1]}"
+        else:
+            went = "stayed there" if after == before else "is there again"
+        self.work_said = f"primary was on n{self.node} and {went}"
 
     def note_work(self, task, role, moment):
         self.work_s = task.took_s
