@@ -1,7 +1,8 @@
 """Real psdb processes that form a cluster from one configuration file, each in its own network namespace or on loopback, and
 with a disk of its own or a directory.
 
-Used by the campaign. Always holds: only processes that were started here are stopped, by their ids.
+Used by the campaign. Nodes can join later, and leave: `nodes` are those that belong. Always holds: only processes that were
+started here are stopped, by their ids.
 """
 
 import os
@@ -14,6 +15,8 @@ from pymongo import MongoClient
 
 START_PATIENCE_S = 60
 DISK_RESERVE_BYTES = 16 << 20
+CACHE_BYTES = 64 << 20
+REPLICAS_MAX = 3
 
 
 class Node:
@@ -23,6 +26,8 @@ class Node:
         self.directory = directory
         self.process = None
         self.log = None
+        # Whether it is told where to join; else it knows that from the configuration file.
+        self.joins = False
 
 
 class Cluster:
@@ -42,17 +47,53 @@ class Cluster:
         return Node(number, "127.0.0.1", 27500 + number, 27600 + number, directory)
 
     def write_config(self, count):
-        lines = ["insecure = true", f"disk_reserve_bytes = {DISK_RESERVE_BYTES}", "cache_bytes = 67108864", "[cluster]"]
-        lines += ['name = "faults"', f"replication_factor = {min(count, 3)}"]
+        lines = ["insecure = true", f"disk_reserve_bytes = {DISK_RESERVE_BYTES}", f"cache_bytes = {CACHE_BYTES}", "[cluster]"]
+        lines += ['name = "faults"', f"replication_factor = {min(count, REPLICAS_MAX)}"]
         for node in self.nodes:
             lines += ["[[nodes]]", f'name = "{node.name}"', f'listen = "{node.host}:{node.port}"']
             lines += [f'peer = "{node.host}:{node.peer_port}"', f'data = "{node.directory}"']
         with open(self.config, "w") as file:
             file.write("\n".join(lines) + "\n")
 
+    def node(self, number):
+        return next(node for node in self.nodes if node.number == number)
+
+    def numbers(self):
+        return [node.number for node in self.nodes]
+
+    def replicas_wanted(self):
+        return min(len(self.nodes), REPLICAS_MAX)
+
+    def absent(self):
+        """The lowest number that no node of the cluster has."""
+        return next(number for number in range(1, len(self.nodes) + 2) if number not in self.numbers())
+
+    def add(self, number):
+        """Starts a further node, with nothing on its disk, that joins through any of the others."""
+        node = self.plan(number)
+        shutil.rmtree(node.directory, ignore_errors=True)
+        node.joins = True
+        self.nodes.append(node)
+        self.start(number)
+
+    def forget(self, number):
+        """A node that was stopped and removed from the cluster."""
+        self.nodes.remove(self.node(number))
+
+    def start_words(self, node):
+        if not node.joins:
+            return [self.program, "start", "--config", self.config, "--node", node.name]
+        words = [self.program, "start", "--name", node.name, "--data", node.directory, "--insecure"]
+        words += ["--listen", f"{node.host}:{node.port}", "--peer-listen", f"{node.host}:{node.peer_port}"]
+        words += ["--disk-reserve-bytes", str(DISK_RESERVE_BYTES), "--cache-bytes", str(CACHE_BYTES)]
+        for other in self.nodes:
+            if other is not node:
+                words += ["--join", f"{other.host}:{other.peer_port}"]
+        return words
+
     def start(self, number):
-        node = self.nodes[number - 1]
-        words = [self.program, "start", "--config", self.config, "--node", node.name]
+        node = self.node(number)
+        words = self.start_words(node)
         if self.network:
             words = self.network.command(number, words)
         node.log = open(os.path.join(self.directory, f"{node.name}.log"), "a")
@@ -68,34 +109,34 @@ class Cluster:
 
     def pid(self, number):
         # `ip netns exec` becomes the program it runs: the process is psdb itself.
-        return self.nodes[number - 1].process.pid
+        return self.node(number).process.pid
 
     def signal(self, number, what):
         os.kill(self.pid(number), what)
 
     def kill(self, number):
         self.signal(number, signal.SIGKILL)
-        self.nodes[number - 1].process.wait()
+        self.node(number).process.wait()
 
     def stop(self, number):
         self.signal(number, signal.SIGTERM)
-        code = self.nodes[number - 1].process.wait(timeout=60)
+        code = self.node(number).process.wait(timeout=60)
         if code != 0:
             raise RuntimeError(f"n{number} stopped with {code}")
 
     def has_ended(self, number):
-        return self.nodes[number - 1].process.poll() is not None
+        return self.node(number).process.poll() is not None
 
     def log_bytes(self, number):
-        return os.path.getsize(self.nodes[number - 1].log.name)
+        return os.path.getsize(self.node(number).log.name)
 
     def log_since(self, number, position):
-        with open(self.nodes[number - 1].log.name, errors="replace") as log:
+        with open(self.node(number).log.name, errors="replace") as log:
             log.seek(position)
             return log.read()
 
     def wipe(self, number):
-        shutil.rmtree(self.nodes[number - 1].directory)
+        shutil.rmtree(self.node(number).directory)
 
     def stop_all(self):
         for node in self.nodes:
@@ -117,16 +158,30 @@ def replicas(answer):
             yield node, replica
 
 
-def primary_of(client, namespace):
-    """The number in the name of the node that has the primary of the collection's shard, once there is one."""
+def primaries(answer, namespace):
+    """Of each shard of the collection that has a primary: its term, and the number in the name of its node."""
+    found = {}
+    for node, replica in replicas(answer):
+        if replica.get("collection") == namespace and replica["role"] == "primary":
+            found[replica["shard"]] = max(found.get(replica["shard"], (0, 0)), (replica["term"], int(node["name"][1:])))
+    return found
+
+
+def await_primaries(client, namespace):
+    """The same, once every shard of the collection has one."""
     deadline = time.monotonic() + START_PATIENCE_S
     while time.monotonic() < deadline:
-        found = [(replica["term"], node["name"]) for node, replica in replicas(status(client))
-                 if replica.get("collection") == namespace and replica["role"] == "primary"]
-        if found:
-            return int(max(found)[1][1:])
+        answer = status(client)
+        found = primaries(answer, namespace)
+        if found and all(shard["shard"] in found for shard in answer["shards"] if shard["collection"] == namespace):
+            return found
         time.sleep(0.02)
     raise RuntimeError(f"{namespace} has no primary")
+
+
+def primary_of(client, namespace):
+    """The number of the node that has the primary of the collection's shard, or of the first that was made of several."""
+    return min(await_primaries(client, namespace).items())[1][1]
 
 
 def await_complete(client, count, patience_s=120):
@@ -138,14 +193,20 @@ def await_complete(client, count, patience_s=120):
         if all(is_complete(answer, shard["shard"], count) for shard in answer["shards"]):
             return
         time.sleep(0.05)
-    raise RuntimeError(f"the replicas are not complete: {answer}")
+    missing = [shard for shard in answer["shards"] if not is_complete(answer, shard["shard"], count)]
+    raise RuntimeError(f"not complete with {count} replicas: {missing} of {answer}")
 
 
 def is_complete(answer, shard, count):
+    """Whether the shard's group is what the catalog has placed, with `count` voters. The catalog's own may have others beside."""
+    placed = next(each for each in answer["shards"] if each["shard"] == shard)
+    wanted = sorted(replica["replica"] for replica in placed["replicas"])
     for _, replica in replicas(answer):
         if replica["shard"] == shard and replica["role"] == "primary":
             members = replica["members"]
-            return (sum(member["votes"] for member in members) == count == len(members)
+            return (sum(member["votes"] for member in members) == count
+                    and (placed["collection"] is None or len(members) == count)
+                    and sorted(member["replica"] for member in members) == wanted
                     and all(member["matched"] + 100 >= replica["committed"] for member in members))
     return False
 

@@ -113,16 +113,16 @@ MOVE_THE_PRIMARY = {full, scarce, stall}
 
 
 @contextlib.contextmanager
-def running_cluster(program, directory, nodes, faults):
-    """A cluster that runs, and those of the faults that are possible here; says which are not."""
+def running_cluster(program, directory, nodes, faults, spare=0):
+    """A cluster that runs, and those of the faults that are possible here; says which are not. So many further nodes have room."""
     with contextlib.ExitStack() as undo:
         tag = str(random.randrange(1 << 16))
-        network, faults = attempt(lambda: Network(nodes, tag), "network namespaces", NEED_NAMESPACES, faults)
+        network, faults = attempt(lambda: Network(nodes + spare, tag), "network namespaces", NEED_NAMESPACES, faults)
         if network:
             undo.callback(network.remove)
         disks = None
         if NEED_DISKS.intersection(faults):
-            disks, faults = attempt(lambda: Disks(directory, nodes), "disks of their own", NEED_DISKS, faults)
+            disks, faults = attempt(lambda: Disks(directory, nodes + spare), "disks of their own", NEED_DISKS, faults)
         if disks:
             undo.callback(disks.remove)
         cluster = Cluster(os.path.abspath(program), directory, nodes, network, disks)
@@ -155,12 +155,12 @@ def enter(network):
         os.close(handle)
 
 
-def named(parser, text, known):
+def named(parser, text, known, what="fault"):
     """The faults with these names, divided by commas; ends the program when one is not among the known."""
-    names = {fault.__name__: fault for fault in known}
+    names = {each.__name__.lower(): each for each in known}
     unknown = [name for name in text.split(",") if name not in names]
     if unknown:
-        parser.error(f"no fault is called {', '.join(unknown)}; there are {', '.join(names)}")
+        parser.error(f"no {what} is called {', '.join(unknown)}; there are {', '.join(names)}")
     return [names[name] for name in text.split(",")]
 
 
