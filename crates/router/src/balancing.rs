@@ -23,6 +23,8 @@ use crate::peer::{PeerReply, PeerRequest};
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// How long a node may take to say how its shards are.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
+/// Operations of a shorter time say nothing of their number a second.
+const MEASURED_MS_MIN: u64 = 500;
 /// How much of an older mean of operations a second is left after each look: it forgets within minutes.
 const MEAN_KEPT_PERCENT: u64 = 95;
 
@@ -31,8 +33,8 @@ const MEAN_KEPT_PERCENT: u64 = 95;
 pub(crate) struct Memory {
     /// Since when nodes have not answered.
     silent: BTreeMap<NodeId, MonoTime>,
-    /// For each shard, how many operations its primary's node had counted, when, and their mean a second.
-    operations: BTreeMap<ShardId, (u64, MonoTime, u64)>,
+    /// For each shard and each node that led it, how many operations that node had counted, when, and their mean a second.
+    operations: BTreeMap<(ShardId, NodeId), (u64, MonoTime, u64)>,
 }
 
 impl Router {
@@ -54,14 +56,14 @@ impl Router {
     /// known to the catalog's leader alone.
     pub async fn explain_balancer(&self) -> Result<Vec<String>> {
         let catalog = self.catalog_now().await?;
-        let observed = self.observe(&catalog).await;
+        let (observed, _) = self.observe(&catalog).await;
         Ok(plan(&catalog, &observed).into_iter().map(|proposal| proposal.reason).collect())
     }
 
     async fn balance_once(&self) -> Result<()> {
         let catalog = self.catalog_copy();
-        let observed = self.observe(&catalog).await;
-        self.note_silent(&catalog, &observed).await?;
+        let (observed, answered) = self.observe(&catalog).await;
+        self.note_silent(&catalog, &answered).await?;
         let proposals = plan(&catalog, &observed);
         for Proposal { action, reason } in proposals {
             tracing::info!(%reason, "the balancer acts");
@@ -106,19 +108,23 @@ impl Router {
         self.change_catalog(Command::BeginReshard { collection, reshards_seen, plan }).await.map(drop)
     }
 
-    /// Asks every node how its shards are.
-    async fn observe(&self, catalog: &Catalog) -> Observed {
+    /// Asks every node how its shards are. Also says which nodes answered: one whose disk is nearly full gets nothing more, as if
+    /// it were not there, but is not silent.
+    async fn observe(&self, catalog: &Catalog) -> (Observed, BTreeSet<NodeId>) {
         let nodes: Vec<NodeId> =
             catalog.nodes().filter(|node| node.is_member()).map(|node| node.id).collect();
         let answers = futures::future::join_all(nodes.iter().map(|node| self.ask_loads(*node))).await;
         let resharding = catalog.active().filter(|record| record.reshard.is_some()).map(|record| record.id);
         let mut observed = Observed { resharding: resharding.collect(), ..Observed::default() };
-        let mut led = BTreeSet::new();
+        let (mut led, mut answered) = (BTreeSet::new(), BTreeSet::new());
         for (node, answer) in nodes.into_iter().zip(answers) {
             let Some(answer) = answer else { continue };
-            observed.alive.insert(node);
+            answered.insert(node);
+            if answer.get_bool("hasRoom").unwrap_or(true) {
+                observed.alive.insert(node);
+            }
             for (shard, load, is_settled) in loads_of(&answer) {
-                let operations_per_s = self.mean_operations(shard, load.operations_per_s);
+                let operations_per_s = self.mean_operations(shard, node, load.operations_per_s);
                 observed.shards.insert(shard, ShardLoad { operations_per_s, primary: Some(node), ..load });
                 led.insert(shard);
                 if !is_settled {
@@ -129,7 +135,8 @@ impl Router {
         // A shard without a primary waits for one.
         let all = catalog.active().flat_map(|record| record.kept_shards()).map(|placement| placement.shard);
         observed.unsettled.extend(all.filter(|shard| !led.contains(shard)));
-        observed
+        self.balancer.lock().operations.retain(|(shard, _), _| led.contains(shard));
+        (observed, answered)
     }
 
     async fn ask_loads(&self, node: NodeId) -> Option<Document> {
@@ -142,33 +149,37 @@ impl Router {
         }
     }
 
-    /// The mean of a shard's operations a second, with what was counted by now.
-    fn mean_operations(&self, shard: ShardId, counted: u64) -> u64 {
+    /// The mean of a shard's operations a second on the node that leads it, with what that has counted by now. A node that was
+    /// paused and believes that it still leads has counts of its own.
+    fn mean_operations(&self, shard: ShardId, node: NodeId, counted: u64) -> u64 {
         let now = self.clock.monotonic();
         let mut memory = self.balancer.lock();
-        let Some((before, at, mean)) = memory.operations.get(&shard).copied() else {
-            memory.operations.insert(shard, (counted, now, 0));
+        let Some((before, at, mean)) = memory.operations.get(&(shard, node)).copied() else {
+            memory.operations.insert((shard, node), (counted, now, 0));
             return 0;
         };
-        // Another primary counts anew.
+        let elapsed_ms = u64::try_from(now.since(at).as_millis()).unwrap_or(u64::MAX);
+        if elapsed_ms < MEASURED_MS_MIN {
+            return mean;
+        }
+        // A node that was restarted counts anew.
         let done = counted.checked_sub(before).unwrap_or(counted);
-        let elapsed_ms = u64::try_from(now.since(at).as_millis()).unwrap_or(u64::MAX).max(1);
         let current = done.saturating_mul(1_000) / elapsed_ms;
         let mean = (mean * MEAN_KEPT_PERCENT + current * (100 - MEAN_KEPT_PERCENT)) / 100;
-        memory.operations.insert(shard, (counted, now, mean));
+        memory.operations.insert((shard, node), (counted, now, mean));
         mean
     }
 
     /// Marks nodes that have been silent for too long, and those that are back.
-    async fn note_silent(&self, catalog: &Catalog, observed: &Observed) -> Result<()> {
+    async fn note_silent(&self, catalog: &Catalog, answered: &BTreeSet<NodeId>) -> Result<()> {
         let now = self.clock.monotonic();
         let limit = Duration::from_secs(u64::from(catalog.cluster().balancer.node_dead_after_s));
         let mut commands = Vec::new();
         {
             let mut memory = self.balancer.lock();
-            memory.silent.retain(|node, _| !observed.alive.contains(node));
+            memory.silent.retain(|node, _| !answered.contains(node));
             for node in catalog.nodes().filter(|node| node.is_member()) {
-                let is_silent = !observed.alive.contains(&node.id);
+                let is_silent = !answered.contains(&node.id);
                 if !is_silent && node.dead {
                     commands.push(Command::MarkAlive { node: node.id });
                 } else if is_silent {
@@ -187,7 +198,8 @@ impl Router {
         Ok(())
     }
 
-    /// What this node says of the shards that it leads: `shards`, each as `[id, bytes, documents, operations, settled]`.
+    /// What this node says of itself and of the shards that it leads: `hasRoom` on its disk, and `shards`, each as
+    /// `[id, bytes, documents, operations, settled]`.
     pub(crate) async fn loads_here(&self) -> Document {
         let catalog = self.catalog_copy();
         let mut shards = Vec::new();
@@ -207,7 +219,7 @@ impl Router {
                 is_settled.into(),
             ]));
         }
-        doc! { "shards": shards }
+        doc! { "hasRoom": self.check_room().is_ok(), "shards": shards }
     }
 
     /// Documents and bytes of a replica, also while it has no lease: looking at it wakes nobody.

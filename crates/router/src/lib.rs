@@ -75,7 +75,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
-use base::{BootId, Clock, Entropy, HybridClock, LogIndex, NodeId, RequestId, ShardId, Timestamp};
+use base::{BootId, Clock, Entropy, HybridClock, LogIndex, MonoTime, NodeId, RequestId, ShardId, Timestamp};
 use document::EvalContext;
 use document::Variables;
 use parking_lot::Mutex;
@@ -133,6 +133,8 @@ pub struct Router {
     ballots: AtomicU64,
     /// Where other nodes said that a shard's primary is; for shards without a replica here.
     primaries: Mutex<BTreeMap<ShardId, NodeId>>,
+    /// When nodes did not answer.
+    silent: Mutex<BTreeMap<NodeId, MonoTime>>,
     /// The cluster's time as this node knows it: above every time that it was told or has told.
     time: Mutex<HybridClock>,
     /// How far the replicas were that answered: reads through this router do not go backwards.
@@ -162,6 +164,7 @@ impl Router {
             requests: AtomicU64::new(0),
             ballots: AtomicU64::new(0),
             primaries: Mutex::default(),
+            silent: Mutex::default(),
             time: Mutex::new(HybridClock::starting_above(Timestamp::default())),
             seen: Mutex::default(),
         })

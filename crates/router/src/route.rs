@@ -21,6 +21,9 @@ use crate::resolve::{Place, sole_place};
 use crate::retry::{Attempts, RETRY_MS_MAX, is_refusal};
 use crate::{OperationContext, Router};
 
+/// How long a node that did not answer is asked last for where a shard's primary is.
+const SILENCE_REMEMBERED: Duration = Duration::from_secs(2);
+
 impl Router {
     /// The shard, if this node's replica of it leads, as far as it knows.
     pub(crate) fn leads(&self, place: &Place) -> bool {
@@ -112,7 +115,10 @@ impl Router {
         }
         let request = self.remote_operation(cx, place.shard, operation);
         match self.ask(node, here.as_ref(), request).await {
-            Ok(reply) => Ok((node, reply)),
+            Ok(reply) => {
+                self.note_answer(place.shard, node, here.is_some());
+                Ok((node, reply))
+            }
             Err(failure) => {
                 self.note_failure(place.shard, node, &failure);
                 Err(unanswered(failure))
@@ -179,6 +185,9 @@ impl Router {
                 self.note_failure(shard, node, &failure);
                 unanswered(failure)
             });
+            if answer.is_ok() {
+                self.note_answer(shard, node, self.host.shard(shard).is_some());
+            }
             (at, answer.map(|reply| (node, reply)))
         };
         shards.into_iter().zip(answers).map(note).collect()
@@ -218,7 +227,7 @@ impl Router {
             return Some(*known);
         }
         let others = placement.members().map(|replica| replica.node).filter(|node| *node != self.node);
-        let others: Vec<NodeId> = others.collect();
+        let others: Vec<NodeId> = self.likely(others.collect());
         let drawn = usize::try_from(self.entropy.below(others.len().max(1) as u64)).unwrap_or(0);
         others.get(drawn).copied()
     }
@@ -295,7 +304,26 @@ impl Router {
         executed.reply
     }
 
+    /// Those of the nodes that were not found silent just now; all of them when all were.
+    fn likely(&self, nodes: Vec<NodeId>) -> Vec<NodeId> {
+        let (now, silent) = (self.clock.monotonic(), self.silent.lock());
+        let is_silent =
+            |node: &NodeId| silent.get(node).is_some_and(|since| now.since(*since) < SILENCE_REMEMBERED);
+        let likely: Vec<NodeId> = nodes.iter().copied().filter(|node| !is_silent(node)).collect();
+        if likely.is_empty() { nodes } else { likely }
+    }
+
+    /// Remembers who answered for a shard that has no replica here.
+    fn note_answer(&self, shard: ShardId, node: NodeId, has_replica: bool) {
+        if !has_replica {
+            self.primaries.lock().insert(shard, node);
+        }
+    }
+
     fn note_failure(&self, shard: ShardId, asked: NodeId, failure: &PeerFailure) {
+        if matches!(failure, PeerFailure::Unreachable(_)) {
+            self.silent.lock().insert(asked, self.clock.monotonic());
+        }
         let mut primaries = self.primaries.lock();
         match failure {
             PeerFailure::Refused { primary: Some(primary), .. } => {
