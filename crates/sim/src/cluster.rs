@@ -11,6 +11,7 @@ mod drain;
 mod faults;
 mod nodes;
 mod peers;
+mod quiet;
 mod shards;
 mod watch;
 
@@ -38,6 +39,7 @@ pub(crate) async fn run(world: &Arc<World>) {
     let faulting = run_faults(world, |world| Box::pin(faults::inject(world)));
     let all = async {
         futures::join!(end_in_time(world, working), faulting);
+        quiet::check(world).await;
         check::check(world).await;
     };
     tokio::select! {

@@ -33,8 +33,8 @@ use crate::world::World;
 /// Tasks that a process keeps track of before it forgets those that have ended.
 const TASKS_KEPT: usize = 64;
 
-/// How long another node may be lost before its loss is noticed.
-const PEER_LOOK_US_MAX: u64 = 1_500_000;
+/// How long another node may be lost before its loss is noticed, in milliseconds.
+const PEER_LOOK_MS_MAX: u64 = 1_500;
 
 /// A running process.
 pub(crate) struct Process {
@@ -176,7 +176,7 @@ impl Process {
             let Machinery { world, node, .. } = machinery.as_ref();
             let mut boots = BTreeMap::new();
             loop {
-                world.pause(PEER_LOOK_US_MAX).await;
+                world.pause(PEER_LOOK_MS_MAX).await;
                 for other in world.nodes.keys().filter(|other| *other != node) {
                     let process = world.node(*other).process().filter(|process| !process.is_paused());
                     let boot = process.map(|process| process.boot);

@@ -176,7 +176,7 @@ fn strangers(
 }
 
 /// The catalog as its leader has it.
-fn catalog(world: &World) -> Option<Arc<Catalog>> {
+pub(super) fn catalog(world: &World) -> Option<Arc<Catalog>> {
     match groups::leader(world, CATALOG_SHARD)? {
         Member::Catalog(handle) => Some(handle.state()),
         Member::Shard(_) => None,

@@ -18,6 +18,7 @@ use router::command::{
 };
 use router::{OperationContext, Router};
 
+use super::quiet::QUIET;
 use super::shards::{self, Layout};
 use crate::history::{NEVER, RegisterAction};
 use crate::request::list_items;
@@ -134,9 +135,13 @@ impl Client {
     pub(super) async fn set_up(&mut self) {
         {
             let mut history = self.world.history.lock();
-            history.collections.insert(THINGS.to_owned());
-            history.doubtful_collections.insert(THINGS.to_owned());
+            for name in [THINGS, QUIET] {
+                history.collections.insert(name.to_owned());
+                history.doubtful_collections.insert(name.to_owned());
+            }
         }
+        let (Written { reply, .. }, _) = self.write(insert(QUIET, &doc! { "_id": "first" })).await;
+        self.expect_one(&reply, "insert into the quiet collection");
         self.create_index(THINGS, "tag", false).await;
         self.create_index(THINGS, "seat", self.layout.unique_seats).await;
         let shared = shared_names().map(|name| (name, 0)).chain(many_names().map(|name| (name, MANY_TAG)));

@@ -1,0 +1,78 @@
+//! A collection that nobody asks for: its replicas sleep, and must wake when the node of their leader dies.
+//!
+//! Called at the end of a run, once all is well. Always holds: the node comes back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base::{Code, NodeId, ShardId};
+use bson::doc;
+use futures::future::BoxFuture;
+use router::command::FindCommand;
+use router::{OperationContext, Router};
+
+use super::check;
+use super::client::{encode, namespace};
+use crate::rpc::call_router;
+use crate::world::World;
+use crate::{faults, groups};
+
+/// The collection.
+pub(super) const QUIET: &str = "quiet";
+/// How long nothing happens, in seconds: longer than a group stays awake without a reason.
+const QUIET_SECONDS: u64 = 8;
+/// How long the cluster may take to be well before that, in seconds; where it takes longer nothing is tried.
+const SETTLING_SECONDS_MAX: u64 = 10;
+/// Attempts to read, each as long as a router tries.
+const ATTEMPTS_MAX: u64 = 3;
+/// How long each is waited for, in milliseconds.
+const PATIENCE_MS: u64 = 40_000;
+
+/// Ends the node that leads the collection's shard while the group sleeps, and reads.
+pub(super) async fn check(world: &Arc<World>) {
+    if world.members().len() < 3 || !world.chance(30) {
+        return;
+    }
+    if !check::is_replicated(world, SETTLING_SECONDS_MAX).await {
+        return;
+    }
+    tokio::time::sleep(Duration::from_secs(QUIET_SECONDS)).await;
+    let Some(leader) = shard(world).and_then(|shard| groups::leader_node(world, shard)) else {
+        return world.violation("the quiet collection has no leader");
+    };
+    let place = world.node(leader);
+    let _busy = place.busy.lock().await;
+    world.schedule(&format!("{leader}: ends while its groups sleep"));
+    place.kill();
+    let others: Vec<NodeId> = world.members().into_iter().filter(|other| *other != leader).collect();
+    let mut is_read = false;
+    for _ in 0..ATTEMPTS_MAX {
+        is_read = is_read || read(world, world.pick(&others)).await;
+    }
+    if !is_read {
+        world.violation("the quiet collection does not wake when its leader is gone");
+    }
+    faults::start(world, leader).await;
+}
+
+fn shard(world: &World) -> Option<ShardId> {
+    let catalog = check::catalog(world)?;
+    let record = catalog.find(&namespace(QUIET))?;
+    record.shard_map.shards.first().map(|placement| placement.shard)
+}
+
+/// Whether the collection answered.
+async fn read(world: &Arc<World>, node: NodeId) -> bool {
+    let command =
+        FindCommand { filter: Some(encode(&doc! { "_id": "first" })), ..FindCommand::all(namespace(QUIET)) };
+    let find = |router: Arc<Router>| -> BoxFuture<'static, _> {
+        Box::pin(async move {
+            let reply = router.find(&OperationContext::default(), command).await?;
+            let missing = || base::Error::new(Code::NAMESPACE_NOT_FOUND, "the document is gone");
+            reply.batch.first().map(drop).ok_or_else(missing)
+        })
+    };
+    let answer = call_router(world, node, PATIENCE_MS, find).await;
+    world.trace(&format!("the quiet collection through {node}: {answer:?}"));
+    answer.is_ok()
+}
