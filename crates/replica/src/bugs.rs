@@ -57,15 +57,13 @@ pub enum Bug {
     TailNotSent,
     /// Retry records stay behind when a shard is copied.
     RetryRecordsNotCopied,
-    /// A shard answers reads while it does not have everything of those whose place it takes.
-    ReadWhileReceiving,
     /// A shard answers reads although it is sealed, and others may have taken its place.
     ReadWhileSealed,
 }
 
 impl Bug {
     /// All bugs with their names.
-    pub const ALL: [(&'static str, Bug); 27] = [
+    pub const ALL: [(&'static str, Bug); 26] = [
         ("answer-before-fsync", Bug::AnswerBeforeFsync),
         ("applied-index-before-batch", Bug::AppliedIndexBeforeBatch),
         ("evaluate-without-overlay", Bug::EvaluateWithoutOverlay),
@@ -91,7 +89,6 @@ impl Bug {
         ("serve-after-seal", Bug::ServeAfterSeal),
         ("tail-not-sent", Bug::TailNotSent),
         ("retry-records-not-copied", Bug::RetryRecordsNotCopied),
-        ("read-while-receiving", Bug::ReadWhileReceiving),
         ("read-while-sealed", Bug::ReadWhileSealed),
     ];
 
@@ -104,7 +101,6 @@ impl Bug {
                 | Bug::ServeAfterSeal
                 | Bug::TailNotSent
                 | Bug::RetryRecordsNotCopied
-                | Bug::ReadWhileReceiving
                 | Bug::ReadWhileSealed
         )
     }

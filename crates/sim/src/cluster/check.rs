@@ -152,8 +152,12 @@ fn unsettled_group(
     let behind = wanted.iter().find(|(replica, node)| {
         let process = world.node(**node).process();
         let member = process.and_then(|process| Member::on(&process.host, shard));
+        // One that does not know yet that a change is committed may still need the vote of whoever has left.
         let is_close = |member: Member| {
-            member.replica() == **replica && member.applied().get() + lag_entries_max >= leader.commit().get()
+            member.replica() == **replica
+                && member.applied().get() + lag_entries_max >= leader.commit().get()
+                && member.membership().voters == membership.voters
+                && !member.membership().is_joint()
         };
         !member.is_some_and(is_close)
     });
