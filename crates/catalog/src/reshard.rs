@@ -45,6 +45,9 @@ pub struct Reshard {
     /// How many shards the collection shall keep at least from then on, if that changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shards_min: Option<u32>,
+    /// The token of the plan.
+    #[serde(default)]
+    pub token: u64,
     /// Whether copying stands still because somebody said so.
     pub paused: bool,
 }
@@ -66,6 +69,9 @@ pub struct ReshardOutcome {
     /// Why it was given up; `None` when it was done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Failure>,
+    /// The token of its plan.
+    #[serde(default)]
+    pub token: u64,
 }
 
 /// What shall replace what.
@@ -82,13 +88,16 @@ pub struct ReshardPlan {
     /// How many shards the collection shall keep at least from then on: who asks for shards does not want them merged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shards_min: Option<u32>,
+    /// Drawn by the proposer, below 2^63: a plan that is sent again finds the reshard that it began. 0 for none.
+    #[serde(default)]
+    pub token: u64,
 }
 
 impl ReshardPlan {
     /// Cuts shards of a collection anew, by the key that it has.
     pub fn of_key(record: &CollectionRecord, sources: Vec<ShardId>, targets: Vec<HashSpan>) -> ReshardPlan {
         let (shard_key, key_pattern) = (record.shard_key.clone(), record.key_pattern.clone());
-        ReshardPlan { sources, targets, shard_key, key_pattern, shards_min: None }
+        ReshardPlan { sources, targets, shard_key, key_pattern, shards_min: None, token: 0 }
     }
 
     /// The same, after which the collection keeps as many shards as it has then.
@@ -108,6 +117,9 @@ impl Catalog {
         plan: &ReshardPlan,
     ) -> Result<Reply> {
         let mut record = self.active_collection(collection)?;
+        if let Some(id) = begun_before(&record, plan.token) {
+            return Ok(Reply::Reshard(id));
+        }
         check_free(&record)?;
         if seen != record.reshards {
             let message = "shards were cut anew since the proposer looked at the catalog";
@@ -135,6 +147,7 @@ impl Catalog {
             caught_up: Vec::new(),
             complete: Vec::new(),
             shards_min: plan.shards_min,
+            token: plan.token,
             paused: false,
         }));
         put_counters(batch, &counters);
@@ -250,7 +263,8 @@ fn complete(record: &mut CollectionRecord, source: ShardId) {
 fn abort(record: &mut CollectionRecord, failure: &Failure) {
     let reshard = record.reshard.take().expect("the collection was found by its reshard");
     record.retired.extend(reshard.targets);
-    record.last_reshard = Some(ReshardOutcome { id: reshard.id, failure: Some(failure.clone()) });
+    record.last_reshard =
+        Some(ReshardOutcome { id: reshard.id, failure: Some(failure.clone()), token: reshard.token });
 }
 
 fn pause(record: &mut CollectionRecord, paused: bool) {
@@ -274,13 +288,21 @@ fn swap(record: &mut CollectionRecord) {
     record.shards_min = reshard.shards_min.unwrap_or(record.shards_min);
     record.shard_key = reshard.shard_key;
     record.key_pattern = reshard.key_pattern;
-    record.last_reshard = Some(ReshardOutcome { id: reshard.id, failure: None });
+    record.last_reshard = Some(ReshardOutcome { id: reshard.id, failure: None, token: reshard.token });
 }
 
 fn note(list: &mut Vec<ShardId>, source: ShardId, sources: &[ShardId]) {
     if sources.contains(&source) && !list.contains(&source) {
         list.push(source);
     }
+}
+
+/// The reshard that a plan with this token began, if it is the last one.
+fn begun_before(record: &CollectionRecord, token: u64) -> Option<ReshardId> {
+    let under_way = record.reshard.as_ref().map(|reshard| (reshard.id, reshard.token));
+    let over = record.last_reshard.as_ref().map(|last| (last.id, last.token));
+    let known = [under_way, over].into_iter().flatten().find(|(_, known)| *known == token && token != 0);
+    known.map(|(id, _)| id)
 }
 
 /// Whether nothing else is going on in the collection that a reshard would have to carry along.

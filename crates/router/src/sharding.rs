@@ -174,12 +174,15 @@ impl Router {
     ) -> Result<()> {
         self.check_room()?;
         let record = self.existing_collection(namespace).await?;
+        // An answer may be lost: what is sent again begins nothing new.
+        let token = self.entropy.next_u64() >> 1;
         let begun = self
             .change_seen_catalog(|catalog| {
                 let now = catalog.collection(record.id);
                 let now = now.ok_or_else(|| Error::new(Code::NAMESPACE_NOT_FOUND, "ns not found"))?;
                 let (collection, reshards_seen) = (now.id, now.reshards);
-                Ok(Command::BeginReshard { collection, reshards_seen, plan: plan(catalog, now)? })
+                let plan = ReshardPlan { token, ..plan(catalog, now)? };
+                Ok(Command::BeginReshard { collection, reshards_seen, plan })
             })
             .await?;
         match begun {
@@ -225,6 +228,7 @@ fn whole_plan(record: &CollectionRecord, fields: Vec<String>, key: Document, cou
         shard_key: fields,
         key_pattern: key,
         shards_min: Some(count),
+        token: 0,
     }
 }
 

@@ -300,7 +300,7 @@ fn a_reshard_that_is_given_up_leaves_the_old_shards_in_charge() {
     step(&mut catalog, ReshardStep::Abort { failure: failure.clone() });
     let now = record(&catalog);
     assert_eq!((shards(&catalog), now.retired.len()), (vec![100], 2));
-    assert_eq!(now.last_reshard, Some(ReshardOutcome { id: ReshardId(1), failure: Some(failure) }));
+    assert_eq!(now.last_reshard, Some(ReshardOutcome { id: ReshardId(1), failure: Some(failure), token: 0 }));
     step(&mut catalog, ReshardStep::Complete { source: ShardId(100) });
     assert_eq!(shards(&catalog), [100], "what comes late does nothing");
 }
@@ -375,4 +375,19 @@ fn a_span_is_cut_into_equal_parts_that_leave_nothing_out() {
     let sizes: Vec<u64> = parts.iter().map(|part| part.last_hash() - part.first_hash()).collect();
     assert!(sizes.iter().max().expect("some") - sizes.iter().min().expect("some") <= 1);
     assert_eq!(HashSpan::new(5, 6).cut(4), [HashSpan::new(5, 5), HashSpan::new(6, 6)]);
+}
+
+#[test]
+fn a_plan_that_is_sent_again_begins_nothing_new() {
+    let mut catalog = three_nodes();
+    let now = record(&catalog);
+    let targets = HashSpan::new(0, u64::MAX).cut(2);
+    let plan = ReshardPlan { token: 7, ..ReshardPlan::of_key(&now, vec![ShardId(100)], targets) };
+    let begin = Command::BeginReshard { collection: now.id, reshards_seen: 0, plan };
+    for _ in 0..2 {
+        assert_eq!(run(&mut catalog, &begin), Ok(Reply::Reshard(ReshardId(1))));
+    }
+    finish(&mut catalog, &[100]);
+    assert_eq!(run(&mut catalog, &begin), Ok(Reply::Reshard(ReshardId(1))), "it is over");
+    assert_eq!(shards(&catalog), [101, 102]);
 }
