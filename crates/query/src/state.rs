@@ -72,12 +72,26 @@ impl HashRange {
 pub struct Source {
     /// Which.
     pub shard: ShardId,
-    /// The term of its leader that copies. One of an earlier term is refused.
-    pub driver: Term,
+    /// Who copies. An earlier one is refused.
+    pub driver: Driver,
     /// The number of the last batch that was taken from that leader.
     pub number: u64,
     /// How far it has come.
     pub reached: Reached,
+}
+
+/// One run of copying a shard. Later ones are greater: a term has one leader, on one process, which counts its runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Driver {
+    /// The term of the shard's leader.
+    pub term: Term,
+    /// Which of its runs.
+    pub run: u64,
+}
+
+impl Driver {
+    /// Before any.
+    pub const NONE: Driver = Driver { term: Term(0), run: 0 };
 }
 
 /// How far copying has come.
@@ -282,7 +296,12 @@ mod tests {
         let scanned = Bytes::from_static(b"d\x01");
         let reached =
             Reached { scanned, all_scanned: true, followed: Timestamp::from_u64(u64::MAX), complete: false };
-        state.receiving.push(Source { shard: ShardId(7), driver: Term(4), number: 9, reached });
+        state.receiving.push(Source {
+            shard: ShardId(7),
+            driver: Driver { term: Term(4), run: 8 },
+            number: 9,
+            reached,
+        });
         let shard_key = ShardKey::on_id();
         state.origins.push(Origin { shard: ShardId(6), range: HashRange::WHOLE, shard_key, counts: true });
         assert_eq!(ShardState::decode(&state.encode()).expect("intact"), state);

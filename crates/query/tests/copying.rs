@@ -11,12 +11,13 @@ use query::evaluate::{
     Ballot, Batch, ConfigChange, Fence, Outcome, Probe, ProbeReply, ReturnDocument, ShardCommand, ShardReply,
     StatementResult, WriteOp, WriteRequest,
 };
-use query::state::{HashRange, Reached, ShardState, Source};
+use query::state::{Driver as Run, HashRange, Reached, ShardState, Source};
 
 use crate::shard::{Shard, insert_op, request};
 
 const RESHARD: ReshardId = ReshardId(1);
 const SESSION: SessionId = SessionId([7; 16]);
+const FIRST: Run = Run { term: Term(1), run: 1 };
 const SMALL: PieceSize = PieceSize { keys_max: 3, bytes_wanted: 200 };
 
 /// A shard's leader that copies it, as the router does.
@@ -37,7 +38,7 @@ impl Driver {
         for (position, target) in targets.iter_mut().enumerate() {
             let origins = driver.copy.origins(from.state(), position);
             let reached = driver.reached.clone();
-            let begin = Batch { source, driver: Term(1), number: 0, pairs: Vec::new(), reached, origins };
+            let begin = Batch { source, driver: FIRST, number: 0, pairs: Vec::new(), reached, origins };
             target.run(&ShardCommand::Receive(begin)).reply.expect("begun");
         }
         driver
@@ -49,7 +50,7 @@ impl Driver {
             self.numbers[position] += 1;
             let batch = Batch {
                 source: self.source,
-                driver: Term(1),
+                driver: FIRST,
                 number: self.numbers[position],
                 pairs,
                 reached: self.reached.clone(),
@@ -93,7 +94,7 @@ fn target(range: HashRange, key: &ShardKey, sources: &[ShardId]) -> Shard {
     state.hash_range = range;
     state.shard_key = key.clone();
     let source =
-        |shard: &ShardId| Source { shard: *shard, driver: Term(0), number: 0, reached: Reached::default() };
+        |shard: &ShardId| Source { shard: *shard, driver: Run::NONE, number: 0, reached: Reached::default() };
     state.receiving = sources.iter().map(source).collect();
     Shard::with_state(state)
 }
@@ -306,27 +307,32 @@ fn a_target_serves_nobody_before_it_has_everything() {
 }
 
 #[test]
-fn a_leader_that_was_replaced_copies_nothing_more() {
+fn whoever_copied_before_copies_nothing_more_once_another_has_begun() {
     let key = ShardKey::on_id();
     let mut waiting = target(HashRange::WHOLE, &key, &[ShardId(100)]);
-    let batch = |driver, number| {
+    let batch = |(term, run), number| {
         let (pairs, reached, origins) = (Vec::new(), Reached::default(), Vec::new());
         ShardCommand::Receive(Batch {
             source: ShardId(100),
-            driver: Term(driver),
+            driver: Run { term: Term(term), run },
             number,
             pairs,
             reached,
             origins,
         })
     };
-    waiting.run(&batch(3, 0)).reply.expect("begun");
-    waiting.run(&batch(3, 1)).reply.expect("in turn");
-    waiting.run(&batch(4, 0)).reply.expect("the next leader begins");
-    for late in [batch(3, 2), batch(4, 2), batch(5, 1)] {
+    waiting.run(&batch((3, 9), 0)).reply.expect("begun");
+    waiting.run(&batch((3, 9), 1)).reply.expect("in turn");
+    waiting.run(&batch((4, 1), 0)).reply.expect("the next leader begins");
+    waiting.run(&batch((4, 1), 1)).reply.expect("in turn");
+    waiting.run(&batch((4, 2), 0)).reply.expect("and begins again");
+    // The one after the next of its own run, and whatever is late.
+    for late in [batch((4, 2), 2), batch((4, 1), 2), batch((4, 1), 0), batch((3, 9), 2), batch((5, 1), 1)] {
         assert_eq!(waiting.run(&late).reply.expect_err("refused").code, Code::ILLEGAL_OPERATION);
     }
-    waiting.run(&batch(4, 1)).reply.expect("in turn");
+    waiting.run(&batch((4, 2), 1)).reply.expect("in turn");
+    waiting.run(&batch((4, 2), 0)).reply.expect("a beginning that comes late begins nothing");
+    waiting.run(&batch((4, 2), 2)).reply.expect("in turn");
 }
 
 #[test]

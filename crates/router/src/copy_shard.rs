@@ -9,12 +9,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::{Code, CollectionId, Error, Result, Term};
+use base::{Code, CollectionId, Error, Result};
 use catalog::{Catalog, Command, Failure, Reshard, ReshardPhase, ReshardStep};
 use document::ShardKey;
 use query::copy::{Copy, Pairs, Piece, PieceSize};
 use query::evaluate::{Batch, ConfigChange, ShardCommand, ShardReply};
-use query::state::{HashRange, Origin, Reached, ShardState};
+use query::state::{Driver, HashRange, Origin, Reached, ShardState};
 use replica::ShardHandle;
 #[cfg(feature = "bugs")]
 use replica::bugs::Bug;
@@ -94,7 +94,7 @@ struct Copier<'a> {
     reshard: Reshard,
     source: ShardHandle,
     targets: Vec<Place>,
-    driver: Term,
+    driver: Driver,
     copy: Copy,
     numbers: Vec<u64>,
     reached: Reached,
@@ -116,7 +116,7 @@ impl<'a> Copier<'a> {
         if now.paused {
             return Ok(None);
         }
-        let driver = source.term();
+        let driver = Driver { term: source.term(), run: router.next_request().sequence };
         // It may still note its changes for a reshard that was given up just before this one began.
         router.reopen_shard(&catalog, &source).await?;
         source.write(ShardCommand::Configure(ConfigChange::Note(reshard.id))).await?;
@@ -322,7 +322,7 @@ impl<'a> Copier<'a> {
 
     /// Whether to go on copying: the reshard is neither over nor paused, and this node still leads the source.
     fn goes_on(&self) -> bool {
-        self.now().is_some_and(|reshard| !reshard.paused) && self.source.term() == self.driver
+        self.now().is_some_and(|reshard| !reshard.paused) && self.source.term() == self.driver.term
     }
 }
 

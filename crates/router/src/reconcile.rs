@@ -9,13 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::id::CATALOG_SHARD;
-use base::{Code, CollectionId, Error, IndexId, Result, ShardId, Term};
+use base::{Code, CollectionId, Error, IndexId, Result, ShardId};
 use catalog::balance::{self, Proposal};
 use catalog::placement::{self, GroupWanted};
 use catalog::{Catalog, CollectionRecord, CollectionState, Command, IndexSpec, IndexState, ShardPlacement};
 use document::ShardKey;
 use query::evaluate::{ConfigChange, ShardCommand};
-use query::state::{HashRange, IndexStatus, Reached, ShardIndex, ShardState, Source};
+use query::state::{Driver, HashRange, IndexStatus, Reached, ShardIndex, ShardState, Source};
 use replica::{Membership, ShardHandle};
 
 use crate::Router;
@@ -279,7 +279,7 @@ fn first_state(record: &CollectionRecord, placement: &ShardPlacement) -> ShardSt
         state.shard_key = ShardKey::from(birth.shard_key.clone());
         let source = |shard: &ShardId| {
             let (shard, reached) = (*shard, Reached::default());
-            Source { shard, driver: Term(0), number: 0, reached }
+            Source { shard, driver: Driver::NONE, number: 0, reached }
         };
         state.receiving = birth.sources.iter().map(source).collect();
         let index = |spec: &IndexSpec| ShardIndex::new(spec.clone(), IndexStatus::Ready);

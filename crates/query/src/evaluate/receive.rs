@@ -1,10 +1,10 @@
 //! What a shard takes from those whose place it is about to take: their documents and retry records.
 //!
 //! Called through `evaluate` until every source is complete. Always holds: batches of one source are taken in the order of
-//! their numbers, from the leader of its newest term, each once; whatever is sent is the newest that the source had, so
+//! their numbers, from its newest driver, each once; whatever is sent is the newest that the source had, so
 //! that a key which is sent again gets its newer value.
 
-use base::{Code, Error, Namespace, ShardId, Term};
+use base::{Code, Error, Namespace, ShardId};
 use bytes::Bytes;
 use document::DocBuf;
 use storage::Fault;
@@ -14,16 +14,16 @@ use super::maintain::Maintainer;
 use super::scratch::Scratch;
 use super::{Evaluation, Reader, ShardReply, Stop, split};
 use crate::encoding;
-use crate::state::{Origin, Reached, ShardState, Source};
+use crate::state::{Driver, Origin, Reached, ShardState, Source};
 
 /// A piece of a shard on its way to another one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Batch {
     /// The shard that is copied.
     pub source: ShardId,
-    /// The term of its leader, which sends this.
-    pub driver: Term,
-    /// Counts this leader's batches; 0 begins, carries nothing, and asks how far copying has come.
+    /// Who copies it, and sends this.
+    pub driver: Driver,
+    /// Counts the driver's batches; 0 begins, carries nothing, and asks how far copying has come.
     pub number: u64,
     /// Keys with their values of now; without one where there is none any more.
     pub pairs: Vec<(Bytes, Option<Bytes>)>,
@@ -45,7 +45,7 @@ pub(super) fn evaluate(state: &ShardState, reader: &dyn Reader, batch: &Batch) -
         return Ok(no_more(state, batch));
     };
     if batch.driver < source.driver {
-        return Ok(refuse(format!("{} is copied by a newer leader of it", batch.source)));
+        return Ok(refuse(format!("{} is copied by somebody who began later", batch.source)));
     }
     if batch.number == 0 {
         return Ok(begin(state, batch));
@@ -79,7 +79,10 @@ fn begin(state: &ShardState, batch: &Batch) -> Evaluation {
         }
     }
     let source = new.source_mut(batch.source).expect("the caller found it");
-    (source.driver, source.number) = (batch.driver, 0);
+    // A beginning that is sent again, late, begins nothing.
+    if source.driver < batch.driver {
+        (source.driver, source.number) = (batch.driver, 0);
+    }
     let source = source.clone();
     received(state, new, source)
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use document::ShardKey;
 use query::encoding::{TAG_RETRY, retry_origin};
 use query::evaluate::Batch;
-use query::state::{HashRange, Origin, Reached, Source};
+use query::state::{Driver, HashRange, Origin, Reached, Source};
 
 use super::{Wire, all_from, all_into, counter, document_key, required, shard_key_fields};
 use crate::v1;
@@ -78,13 +78,25 @@ impl Wire for Reached {
     }
 }
 
+impl Wire for Driver {
+    type Message = v1::CopyDriver;
+
+    fn into_wire(self) -> Result<v1::CopyDriver> {
+        Ok(v1::CopyDriver { term: self.term.get(), run: self.run })
+    }
+
+    fn from_wire(message: v1::CopyDriver) -> Result<Driver> {
+        Ok(Driver { term: Term(counter(message.term)?), run: counter(message.run)? })
+    }
+}
+
 impl Wire for Source {
     type Message = v1::CopySource;
 
     fn into_wire(self) -> Result<v1::CopySource> {
         Ok(v1::CopySource {
             shard: self.shard.get(),
-            driver: self.driver.get(),
+            driver: Some(self.driver.into_wire()?),
             number: self.number,
             reached: Some(self.reached.into_wire()?),
         })
@@ -93,7 +105,7 @@ impl Wire for Source {
     fn from_wire(message: v1::CopySource) -> Result<Source> {
         Ok(Source {
             shard: ShardId(counter(message.shard)?),
-            driver: Term(counter(message.driver)?),
+            driver: required(message.driver, "who copies")?,
             number: counter(message.number)?,
             reached: required(message.reached, "how far copying has come")?,
         })
@@ -128,7 +140,7 @@ impl Wire for Batch {
     fn into_wire(self) -> Result<v1::CopyBatch> {
         Ok(v1::CopyBatch {
             source: self.source.get(),
-            driver: self.driver.get(),
+            driver: Some(self.driver.into_wire()?),
             number: self.number,
             pairs: self.pairs.into_iter().map(|(key, value)| v1::CopyPair { key, value }).collect(),
             reached: Some(self.reached.into_wire()?),
@@ -140,7 +152,7 @@ impl Wire for Batch {
         let pairs = message.pairs.into_iter().map(|pair| Ok((copied_key(pair.key)?, pair.value)));
         Ok(Batch {
             source: ShardId(counter(message.source)?),
-            driver: Term(counter(message.driver)?),
+            driver: required(message.driver, "who copies")?,
             number: counter(message.number)?,
             pairs: pairs.collect::<Result<_>>()?,
             reached: required(message.reached, "how far copying has come")?,

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use prost::Message as _;
 use query::encoding;
 use query::evaluate::{Ballot, Batch, Fence};
-use query::state::{HashRange, Origin, Reached, Source};
+use query::state::{Driver, HashRange, Origin, Reached, Source};
 use router::command::{
     AggregateCommand, CollectionStats, CountCommand, CursorId, DeleteCommand, DeleteStatement,
     DistinctCommand, ExplainCommand, FindAndModifyAction, FindAndModifyCommand, FindAndModifyReply,
@@ -254,7 +254,7 @@ fn batches() -> [Batch; 2] {
         Origin { range: HashRange::WHOLE, shard_key: ShardKey::on_id(), counts: false, ..origin.clone() };
     let batch = Batch {
         source: ShardId(NUMBER_MAX),
-        driver: Term(NUMBER_MAX),
+        driver: Driver { term: Term(NUMBER_MAX), run: NUMBER_MAX },
         number: NUMBER_MAX,
         pairs,
         reached: reached(),
@@ -425,8 +425,12 @@ fn operation_replies() -> Vec<OperationReply> {
     };
     let unranked = ScanReply { sort_keys: Vec::new(), ..batch.clone() };
     let best = Some((Bytes::from_static(b"\x00"), key()));
-    let source =
-        Source { shard: ShardId(NUMBER_MAX), driver: Term(1), number: NUMBER_MAX, reached: reached() };
+    let source = Source {
+        shard: ShardId(NUMBER_MAX),
+        driver: Driver { term: Term(1), run: 0 },
+        number: NUMBER_MAX,
+        reached: reached(),
+    };
     vec![
         OperationReply::Write(write),
         OperationReply::Write(WriteReply::default()),
@@ -658,7 +662,7 @@ fn pieces_of_shards_are_checked() {
         scanned(long),
         v1::CopyBatch { reached: None, ..sent.clone() },
         v1::CopyBatch { source: too_high, ..sent.clone() },
-        v1::CopyBatch { driver: too_high, ..sent.clone() },
+        v1::CopyBatch { driver: Some(v1::CopyDriver { term: too_high, run: 0 }), ..sent.clone() },
         v1::CopyBatch { number: too_high, ..sent.clone() },
         of_origin(v1::CopyOrigin { shard: too_high, ..origin.clone() }),
         of_origin(v1::CopyOrigin { shard_key: vec![], ..origin.clone() }),
@@ -668,10 +672,17 @@ fn pieces_of_shards_are_checked() {
     for message in refused {
         assert!(Batch::from_wire(message.clone()).is_err(), "{message:?}");
     }
-    let source = v1::CopySource { reached: sent.reached, ..v1::CopySource::default() };
+    let driver = Some(v1::CopyDriver { term: 1, run: 1 });
+    let source = v1::CopySource { driver, reached: sent.reached, ..v1::CopySource::default() };
     assert!(Source::from_wire(source.clone()).is_ok());
     assert!(Source::from_wire(v1::CopySource { reached: None, ..source.clone() }).is_err());
-    assert!(Source::from_wire(v1::CopySource { driver: too_high, ..source }).is_err());
+    assert!(
+        Source::from_wire(v1::CopySource {
+            driver: Some(v1::CopyDriver { term: too_high, run: 0 }),
+            ..source
+        })
+        .is_err()
+    );
 }
 
 #[test]
