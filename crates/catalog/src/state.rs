@@ -297,7 +297,8 @@ impl Catalog {
         put_node(batch, &NodeRecord { replaced_by: Some(node), ..gone.clone() });
         for record in self.collections.values() {
             let mut record = record.as_ref().clone();
-            let mut changed = false;
+            // What it had of shards that are in use no more is gone with its data.
+            let mut changed = nodes::forget_retired(&mut record, |placed| placed.node == gone.id);
             for placed in record.all_shards_mut().flat_map(|shard| &mut shard.replicas) {
                 if placed.node == gone.id {
                     *placed = ReplicaPlacement { replica: counters.replica, node, founder: false };

@@ -11,7 +11,8 @@ use base::{Code, CollectionId, Error, IndexId, Namespace, Result};
 use bson::{Bson, Document};
 use catalog::command::NewIndex;
 use catalog::{
-    Catalog, CollectionRecord, Command, IndexSpec, IndexState, KeyDirection, Reply, ShardPlacement,
+    Catalog, CollectionRecord, CollectionState, Command, IndexSpec, IndexState, KeyDirection, Reply,
+    ShardPlacement,
 };
 
 use crate::command::{
@@ -20,6 +21,8 @@ use crate::command::{
 };
 use crate::config_database::{self, CONFIG_DATABASE, check_not_config};
 use crate::peer::Operation;
+use crate::resolve::Place;
+use crate::retry::Attempts;
 use crate::{OperationContext, Router};
 
 /// How often a wait for the catalog looks whether somebody still waits for it.
@@ -305,9 +308,19 @@ impl Router {
         self.await_index_drops(cx, record).await
     }
 
-    /// On return the shard uses no index any more that was dropped by now.
+    /// On return no shard uses an index any more that was dropped by now, nor does one that is about to come into use.
     async fn await_index_drops(&self, cx: &OperationContext, record: &Arc<CollectionRecord>) -> Result<()> {
-        Box::pin(self.route(cx, &record.namespace, false, None, Operation::Reconcile)).await.map(drop)
+        let mut attempts = Attempts::new(self);
+        loop {
+            let catalog = self.catalog_now().await?;
+            let now = catalog.collection(record.id).filter(|now| now.state == CollectionState::Active);
+            let Some(now) = now else { return Ok(()) };
+            let places = now.kept_shards().map(|placement| Place::of_placement(now, placement)).collect();
+            match self.ask_all(cx, places, &Operation::Reconcile).await {
+                Ok(_) => return Ok(()),
+                Err(error) => attempts.again(self, cx, error).await?,
+            }
+        }
     }
 
     /// Sixteen random bytes marked as a version 4 UUID (RFC 9562, section 5.4).

@@ -62,14 +62,11 @@ impl Router {
             }
             Operation::CollectionStats(_) => self.spread_statistics(cx, record, operation).await,
             Operation::Validate(_) => self.spread_validate(cx, record, operation).await,
-            Operation::Reconcile => {
-                self.ask_all(cx, all_places(record), &Operation::Reconcile).await?;
-                Ok(OperationReply::Reconciled)
-            }
             Operation::Scan(_)
             | Operation::Continue { .. }
             | Operation::Seek(_)
             | Operation::KillCursors { .. }
+            | Operation::Reconcile
             | Operation::Receive(_) => unreachable!("{operation:?} is about one shard"),
         }
     }

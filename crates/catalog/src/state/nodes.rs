@@ -303,13 +303,18 @@ pub(super) fn forget_replicas(
     }
 }
 
-/// Forgets replicas of shards that are in use no more, and each of those shards with its last one.
-pub(crate) fn forget_retired(record: &mut CollectionRecord, is_gone: impl Fn(&ReplicaPlacement) -> bool) {
+/// Forgets replicas of shards that are in use no more, and each of those shards with its last one. Says whether there were any.
+pub(crate) fn forget_retired(
+    record: &mut CollectionRecord,
+    is_gone: impl Fn(&ReplicaPlacement) -> bool,
+) -> bool {
+    let is_changed = record.retired.iter().flat_map(ShardPlacement::members).any(&is_gone);
     for shard in &mut record.retired {
         shard.replicas.retain(|placed| !is_gone(placed));
         shard.leaving.retain(|placed| !is_gone(placed));
     }
     record.retired.retain(|shard| shard.members().next().is_some());
+    is_changed
 }
 
 fn new_replica(counters: &mut Counters, node: NodeId) -> ReplicaPlacement {

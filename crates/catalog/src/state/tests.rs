@@ -391,3 +391,17 @@ fn a_plan_that_is_sent_again_begins_nothing_new() {
     assert_eq!(run(&mut catalog, &begin), Ok(Reply::Reshard(ReshardId(1))), "it is over");
     assert_eq!(shards(&catalog), [101, 102]);
 }
+
+#[test]
+fn a_node_that_comes_back_empty_has_nothing_of_the_shards_that_were_replaced() {
+    let mut catalog = three_nodes();
+    begin(&mut catalog, &[100], 2).expect("begun");
+    finish(&mut catalog, &[100]);
+    let again = NodeFacts { peer: "n2".into(), ..facts("n2") };
+    run(&mut catalog, &Command::JoinNode { token: "again".into(), facts: again }).expect("joined");
+    let now = record(&catalog);
+    let left: Vec<u32> = now.retired[0].members().map(|placed| placed.node.get()).collect();
+    assert_eq!(left, [1, 3]);
+    let held: Vec<u32> = now.shard_map.shards[0].members().map(|placed| placed.node.get()).collect();
+    assert!(!held.contains(&2), "{held:?}");
+}

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use base::id::CATALOG_SHARD;
-use base::{Clock, MonoTime, NodeId, ReplicaId, ShardId};
+use base::{Clock, Code, MonoTime, NodeId, ReplicaId, ShardId};
 use catalog::{Command, NodeFacts};
 use raft::eraftpb::Message;
 use replica::snapshot::{NotInstalled, SnapshotHeader};
@@ -139,7 +139,12 @@ async fn a_replica_comes_to_life_on_another_node_and_votes_there() {
     let (leader, learner) = (one.service.host(), two.service.host());
     eventually(|| learner.catalog().is_some()).await;
     let catalog = leader.catalog().expect("started");
-    catalog.change_membership(vec![MemberChange::Promote(ReplicaId(2))]).await.expect("promoted");
+    // It is refused until the leader has heard how far the new replica is.
+    let promote = || catalog.change_membership(vec![MemberChange::Promote(ReplicaId(2))]);
+    while let Err(error) = promote().await {
+        assert_eq!(error.code, Code::CONFLICTING_OPERATION_IN_PROGRESS);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     // From now on both have to fsync what is answered.
     catalog.write(put(50, "both")).await.expect("written");
     let applied = catalog.applied_index();
