@@ -50,21 +50,8 @@ pub(crate) struct Gather {
     skip: u64,
     limit: Option<u64>,
     reads: ReadPreference,
-    /// What it has cost so far.
-    pub(crate) cost: Cost,
-}
-
-/// What a read of several shards has cost.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Cost {
-    /// Times that shards were asked.
-    pub(crate) rounds: u64,
-    /// Calls to nodes, this one included.
-    pub(crate) calls: u64,
-    /// Documents that came.
-    pub(crate) documents: u64,
-    /// Their bytes.
-    pub(crate) bytes: u64,
+    /// Whether a document has come from any shard.
+    has_begun: bool,
 }
 
 /// The documents of a range of hashes.
@@ -149,7 +136,16 @@ impl Router {
         filter: &Filter,
         scan: ScanCommand,
     ) -> Gather {
-        let places = places_of(record, filter);
+        self.gather_of(cx, record, places_of(record, filter), scan)
+    }
+
+    fn gather_of(
+        &self,
+        cx: &OperationContext,
+        record: &Arc<CollectionRecord>,
+        places: Vec<Place>,
+        scan: ScanCommand,
+    ) -> Gather {
         Gather {
             router: self.own.clone(),
             record: Arc::clone(record),
@@ -160,7 +156,7 @@ impl Router {
             limit: scan.limit,
             scan,
             reads: cx.reads.clone(),
-            cost: Cost::default(),
+            has_begun: false,
         }
     }
 
@@ -180,18 +176,8 @@ impl Router {
 
     /// A read of one shard, which leaves out and limits by itself while it is the only one.
     pub(crate) fn gather_from(&self, cx: &OperationContext, place: Place, scan: ScanCommand) -> Gather {
-        Gather {
-            router: self.own.clone(),
-            record: Arc::clone(&place.record),
-            parts: vec![Part::whole(place)],
-            sorted: scan.sort.is_some(),
-            grouped: false,
-            skip: scan.skip,
-            limit: scan.limit,
-            scan,
-            reads: cx.reads.clone(),
-            cost: Cost::default(),
-        }
+        let record = Arc::clone(&place.record);
+        self.gather_of(cx, &record, vec![place], scan)
     }
 
     /// The same, when the shard has answered already, and left out what it had to.
@@ -262,8 +248,7 @@ impl Router {
             let asked = gather.hungry();
             let operations = asked.iter().filter_map(|at| gather.operation(*at, size)).collect();
             let cx = &OperationContext { reads: gather.reads.clone(), ..cx.clone() };
-            let answers = self.attempt_all(cx, operations, &mut gather.cost.calls).await;
-            gather.cost.rounds += 1;
+            let answers = self.attempt_all(cx, operations, &mut 0).await;
             let mut failed = None;
             for (at, answer) in asked.into_iter().zip(answers) {
                 match answer {
@@ -324,7 +309,7 @@ impl Gather {
     /// The collection was dropped. A read that has seen nothing of it yet is one of whatever has its name now. Fails with
     /// `QueryPlanKilled` (175) otherwise.
     fn begin_anew(&mut self, record: Option<&Arc<CollectionRecord>>) -> Result<()> {
-        if self.cost.documents > 0 {
+        if self.has_begun {
             return Err(dropped(&self.record));
         }
         self.end();
@@ -404,8 +389,7 @@ impl Gather {
     }
 
     fn take(&mut self, at: usize, node: NodeId, reply: ScanReply) {
-        self.cost.documents += reply.documents.len() as u64;
-        self.cost.bytes += reply.documents.iter().map(|document| document.bytes().len() as u64).sum::<u64>();
+        self.has_begun |= !reply.documents.is_empty();
         let is_alone = self.parts.len() == 1;
         if let Some(part) = self.parts.get_mut(at) {
             if is_alone && part.position.is_none() {

@@ -1,7 +1,8 @@
 //! Brings operations to the primaries of their shards, and does so again until they are answered.
 //!
-//! Called by `front` when this node's replica does not lead, or there are several shards. Always holds: an operation that may write is sent with the same
-//! identity every time; what the caller gets is the answer of one node that led when it gave it.
+//! Called by `front` when this node's replica does not lead, or there are several shards. Always holds: an operation that may
+//! write is sent with the same identity every time; what the caller gets of a shard is the answer of one node that led it
+//! when it gave it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

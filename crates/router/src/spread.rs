@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use base::{Error, Result, ShardId};
+use base::{Code, Error, Result, ShardId};
 use bson::{Bson, Document};
 use catalog::CollectionRecord;
 use document::filter::Filter;
@@ -22,7 +22,7 @@ use crate::command::{
 use crate::gather::{Asked, unexpected};
 use crate::peer::{Operation, OperationReply};
 use crate::resolve::{Place, all_places, place_of, places_of, shard_key};
-use crate::retry::ends_command;
+use crate::retry::{ends_command, is_refusal};
 use crate::{OperationContext, Router, parse};
 
 /// Where a statement goes.
@@ -162,10 +162,11 @@ impl Router {
     ) -> Result<OperationReply> {
         let mut reply = WriteReply::default();
         let ways = (0..command.len()).map(|at| (at, self.way(record, command, at)));
-        match command.is_ordered() {
-            true => self.run_in_order(cx, command, ways, &mut reply).await?,
-            false => self.run_at_once(cx, command, ways, &mut reply).await?,
-        }
+        let done = match command.is_ordered() {
+            true => self.run_in_order(cx, command, ways, &mut reply).await,
+            false => self.run_at_once(cx, command, ways, &mut reply).await,
+        };
+        done.map_err(|error| not_as_refused(error, &reply))?;
         reply.write_errors.sort_by_key(|(index, _)| *index);
         reply.upserted.sort_by_key(|(index, _)| *index);
         Ok(OperationReply::Write(reply))
@@ -252,11 +253,11 @@ impl Router {
             match answer {
                 Ok((_, OperationReply::Write(part))) => merge(reply, part, run),
                 Ok((_, other)) => return Err(unexpected(&other)),
-                // The others are heard first: what may have been done must not be reported as refused.
-                Err(error) => failed = failed.or(Some(error)),
+                // The others are heard too, and one that may have done something says more than one that has not.
+                Err(error) => failed = failed.filter(|known| !is_refusal(known)).or(Some(error)),
             }
         }
-        failed.map_or(Ok(()), Err)
+        failed.map_or(Ok(()), |error| Err(not_as_refused(error, reply)))
     }
 
     /// Executes a statement that may be about several shards.
@@ -427,6 +428,14 @@ fn merge_whole(reply: &mut WriteReply, part: WriteReply) {
         if !reply.retried_statement_ids.contains(&stmt_id) {
             reply.retried_statement_ids.push(stmt_id);
         }
+    }
+}
+
+/// A refusal by one shard is none of the whole when others have done their parts: it goes on in this collection or nowhere.
+fn not_as_refused(error: Error, reply: &WriteReply) -> Error {
+    match is_refusal(&error) && (reply.n > 0 || !reply.write_errors.is_empty()) {
+        true => Error::new(Code::INTERRUPTED_DUE_TO_REPL_STATE_CHANGE, error.message),
+        false => error,
     }
 }
 
