@@ -128,8 +128,12 @@ pub fn plan(catalog: &Catalog, observed: &Observed) -> Vec<Proposal> {
     let mut model = Model::observed(catalog, observed);
     let mut proposals = repair::plan(&mut model);
     if catalog.cluster().balancer.enabled {
-        proposals.extend(spread::separate_zones(&mut model));
-        proposals.extend(spread::even_replicas(&mut model));
+        let (apart, waits) = spread::separate_zones(&mut model);
+        proposals.extend(apart);
+        // What comes first may make even what is not, or uneven what was made even.
+        if proposals.is_empty() && !waits {
+            proposals.extend(spread::even_replicas(&mut model));
+        }
         proposals.extend(primaries::even_primaries(&mut model));
         // What weighs how much shows only once what counts more is even, and has arrived.
         if proposals.is_empty() && !model.is_moving() {

@@ -8,6 +8,7 @@ pub(crate) mod nodes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use base::id::CATALOG_SHARD;
 use base::limits::INDEXES_MAX;
 use base::{Code, CollectionId, Epoch, Error, IndexId, Namespace, NodeId, ReplicaId, Result, ShardId};
 use bytes::Bytes;
@@ -178,6 +179,16 @@ impl Catalog {
         Some((record, mapped.or_else(|| record.all_shards().nth(*position))?))
     }
 
+    /// The replicas that a group shall have: that of a shard that is kept, or the catalog's own.
+    pub fn placed(&self, shard: ShardId) -> Option<&[ReplicaPlacement]> {
+        if shard == CATALOG_SHARD {
+            return Some(&self.cluster.catalog);
+        }
+        let (record, _) = self.placement(shard)?;
+        let mut kept = record.kept_shards().filter(|_| record.state == CollectionState::Active);
+        kept.find(|placed| placed.shard == shard).map(|placed| placed.replicas.as_slice())
+    }
+
     /// The collection in use under a name.
     pub fn find(&self, namespace: &Namespace) -> Option<&Arc<CollectionRecord>> {
         self.collections.get(self.names.get(namespace)?)
@@ -297,6 +308,10 @@ impl Catalog {
         put_node(batch, &NodeRecord { replaced_by: Some(node), ..gone.clone() });
         for record in self.collections.values() {
             let mut record = record.as_ref().clone();
+            if record.state == CollectionState::Dropping {
+                nodes::forget_replicas(batch, &mut record, |placed| placed.node == gone.id);
+                continue;
+            }
             // What it had of shards that are in use no more is gone with its data.
             let mut changed = nodes::forget_retired(&mut record, |placed| placed.node == gone.id);
             for placed in record.all_shards_mut().flat_map(|shard| &mut shard.replicas) {

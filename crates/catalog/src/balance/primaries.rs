@@ -7,27 +7,24 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::{Action, Model, Proposal};
 
-/// Hands roles over, where need be along several shards, until no node could give one to another that has two fewer. While
-/// replicas move, only where the difference is larger, and from one node to the other: what has arrived may change it all.
+/// Hands roles over, where need be along several shards, until no node could give one to another that has two fewer: all that
+/// takes at once, since a way that is found halfway there might lead back. While replicas move, only where the difference is larger, and from one node to the other: what has arrived may change it all.
 pub(super) fn even_primaries(model: &mut Model<'_>) -> Vec<Proposal> {
     let detours = !model.is_moving();
     // Where roles go that are being given up is not known yet; wherever that is, no node must have to give one back.
     let open = model.shards.iter().filter(|shard| shard.is_known && shard.primary.is_none()).count();
-    let most = model.settings.moves_per_node_max;
-    let worth = 2 + open + if detours { 0 } else { usize::try_from(most).unwrap_or(usize::MAX) };
+    let moving = usize::try_from(model.settings.moves_per_node_max).unwrap_or(usize::MAX);
+    let worth = 2 + open + if detours { 0 } else { moving };
     let mut led = led(model);
-    let mut handed = vec![0_u32; model.nodes.len()];
     // A shard may be on several ways, and goes to the end of the last one at once.
     let mut reasons: BTreeMap<usize, (usize, String)> = BTreeMap::new();
     let mut sources = model.takers();
     let rank = |model: &Model<'_>, node: usize| (model.nodes[node].primaries, usize::MAX - node);
     while let Some(from) = sources.iter().copied().max_by_key(|node| rank(model, *node)) {
-        let way = if handed[from] < most { way_down(model, &led, from, worth, detours) } else { None };
-        let Some(way) = way else {
+        let Some(way) = way_down(model, &led, from, worth, detours) else {
             sources.retain(|node| *node != from);
             continue;
         };
-        handed[from] += 1;
         let last = way.last().map_or(from, |step| step.to);
         let why = format!(
             "{} has {} primaries and {} has {}",

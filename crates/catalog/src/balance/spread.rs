@@ -1,17 +1,34 @@
 //! Replicas apart in zones, and even over the nodes: first by their number, then by their bytes.
 //!
 //! Always holds: no move puts more of a shard's replicas together in a zone than there were, and no move for the sake of bytes
-//! makes the numbers of replicas less even.
+//! makes the numbers of replicas less even, or takes one of them away from the mean.
+
+use std::ops::RangeInclusive;
 
 use super::primaries::{Exchange, Weighed};
 use super::{Model, Proposal};
 
-/// Moves replicas to zones that have two fewer of their shard than the zone in which they are.
-pub(super) fn separate_zones(model: &mut Model<'_>) -> Vec<Proposal> {
-    (0..model.shards.len()).filter_map(|shard| separate(model, shard)).collect()
+/// Moves replicas to zones that have two fewer of their shard than the zone in which they are. Says whether some of them wait for
+/// a node that is busy moving.
+pub(super) fn separate_zones(model: &mut Model<'_>) -> (Vec<Proposal>, bool) {
+    let (mut proposals, mut waits) = (Vec::new(), false);
+    for shard in 0..model.shards.len() {
+        match separate(model, shard) {
+            Some(Separation::Now(proposal)) => proposals.push(proposal),
+            Some(Separation::Waits) => waits = true,
+            None => {}
+        }
+    }
+    (proposals, waits)
 }
 
-fn separate(model: &mut Model<'_>, shard: usize) -> Option<Proposal> {
+/// What becomes of a shard whose replicas could be further apart.
+enum Separation {
+    Now(Proposal),
+    Waits,
+}
+
+fn separate(model: &mut Model<'_>, shard: usize) -> Option<Separation> {
     if model.shards[shard].is_busy {
         return None;
     }
@@ -19,15 +36,19 @@ fn separate(model: &mut Model<'_>, shard: usize) -> Option<Proposal> {
     let held = &model.shards[shard].replicas;
     let most = held.iter().map(crowd_at).max().filter(|most| *most > 1)?;
     let primary = model.shards[shard].primary;
-    // Of those that stand together the fullest node gives one up, the primary's last.
-    let from = held.iter().copied().filter(|node| crowd_at(node) == most && !model.is_full(*node));
-    let from = from.max_by_key(|node| (primary != Some(*node), model.nodes[*node].replicas))?;
+    // Of those that stand together the fullest node gives one up, the primary's last; one that is busy moving if all are.
+    let from = held.iter().copied().filter(|node| crowd_at(node) == most);
+    let rank = |node: &usize| (!model.is_full(*node), primary != Some(*node), model.nodes[*node].replicas);
+    let from = from.max_by_key(rank)?;
     let to = model.best_node(shard, Some(from), true)?;
-    if crowd_at(&to) + 2 > most || model.is_full(to) {
+    if crowd_at(&to) + 2 > most {
         return None;
     }
+    if model.is_full(from) || model.is_full(to) {
+        return Some(Separation::Waits);
+    }
     let why = format!("{most} replicas of it are in one zone, and {} is in another", model.name(to));
-    Some(model.move_replica(shard, from, to, &why))
+    Some(Separation::Now(model.move_replica(shard, from, to, &why)))
 }
 
 /// Moves replicas from full nodes to empty ones until no two differ by more than one, as far as zones allow.
@@ -60,15 +81,15 @@ fn replicas_text(count: usize) -> String {
 struct Pairs {
     nodes: Vec<usize>,
     closed: Vec<bool>,
-    /// Replicas of all the nodes together, which moves do not change.
-    total: usize,
+    /// How many replicas a node ends with; moves do not change that.
+    even: RangeInclusive<usize>,
 }
 
 impl Pairs {
     fn new(model: &Model<'_>) -> Pairs {
         let nodes = model.takers();
-        let total = nodes.iter().map(|node| model.nodes[*node].replicas).sum();
-        Pairs { nodes, closed: vec![false; model.nodes.len() * model.nodes.len()], total }
+        let even = even_count(model, &nodes);
+        Pairs { nodes, closed: vec![false; model.nodes.len() * model.nodes.len()], even }
     }
 
     /// A shard and between which nodes it moves: from the fullest to the emptiest. A node that is busy moving is waited for,
@@ -76,8 +97,7 @@ impl Pairs {
     fn next_move(&mut self, model: &Model<'_>) -> Option<(usize, usize, usize)> {
         let count = |node: usize| model.nodes[node].replicas;
         self.nodes.sort_by_key(|node| (count(*node), *node));
-        let (low, high) =
-            (self.total / self.nodes.len().max(1), self.total.div_ceil(self.nodes.len().max(1)));
+        let (low, high) = (*self.even.start(), *self.even.end());
         let mut waits_for_fuller = false;
         for &from in self.nodes.iter().rev() {
             if model.is_full(from) {
@@ -132,6 +152,7 @@ pub(super) fn even_bytes(model: &mut Model<'_>) -> Vec<Proposal> {
     let mean = nodes.iter().map(|node| model.nodes[*node].bytes).sum::<u64>() / nodes.len().max(1) as u64;
     // Less than that is not worth a move: sizes change all the time.
     let tolerated = (mean / 5).max(model.settings.split_bytes / 2);
+    let even = even_count(model, &nodes);
     let mut proposals = Vec::new();
     nodes.sort_by_key(|node| (model.nodes[*node].bytes, *node));
     for &from in nodes.iter().rev() {
@@ -141,14 +162,27 @@ pub(super) fn even_bytes(model: &mut Model<'_>) -> Vec<Proposal> {
                 break;
             }
             if !model.is_full(to) {
-                proposals.extend(exchange_bytes(model, from, to, difference));
+                proposals.extend(exchange_bytes(model, from, to, difference, &even));
             }
         }
     }
     proposals
 }
 
-fn exchange_bytes(model: &mut Model<'_>, from: usize, to: usize, difference: u64) -> Vec<Proposal> {
+/// How many replicas each of the nodes has when no two differ by more than one.
+fn even_count(model: &Model<'_>, nodes: &[usize]) -> RangeInclusive<usize> {
+    let total: usize = nodes.iter().map(|node| model.nodes[*node].replicas).sum();
+    let count = nodes.len().max(1);
+    total / count..=total.div_ceil(count)
+}
+
+fn exchange_bytes(
+    model: &mut Model<'_>,
+    from: usize,
+    to: usize,
+    difference: u64,
+    even: &RangeInclusive<usize>,
+) -> Vec<Proposal> {
     let weighed = |giver: usize, taker: usize| {
         let shards = movable(model, giver, taker);
         shards.map(|shard| Weighed { shard, weight: model.shards[shard].load.bytes }).collect::<Vec<_>>()
@@ -156,7 +190,9 @@ fn exchange_bytes(model: &mut Model<'_>, from: usize, to: usize, difference: u64
     let (given, taken) = (weighed(from, to), weighed(to, from));
     let (full, empty) = (model.nodes[from].replicas, model.nodes[to].replicas);
     let why = format!("{} holds {difference} bytes more than {}", model.name(from), model.name(to));
-    match Exchange::choose(&given, &taken, difference, full > empty) {
+    // Several moves for nothing may concern one node: the next round must not have to take one of them back.
+    let for_nothing = full > empty && full > *even.start() && empty < *even.end();
+    match Exchange::choose(&given, &taken, difference, for_nothing) {
         Some(Exchange { give, take: None }) => vec![model.move_replica(give, from, to, &why)],
         // An exchange makes two moves of each node, also where else only one is allowed at a time.
         Some(Exchange { give, take: Some(take) })

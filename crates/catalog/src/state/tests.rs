@@ -405,3 +405,21 @@ fn a_node_that_comes_back_empty_has_nothing_of_the_shards_that_were_replaced() {
     let held: Vec<u32> = now.shard_map.shards[0].members().map(|placed| placed.node.get()).collect();
     assert!(!held.contains(&2), "{held:?}");
 }
+
+#[test]
+fn a_dropped_collection_is_forgotten_when_the_last_node_that_has_of_it_comes_back_empty() {
+    let mut catalog = three_nodes();
+    begin(&mut catalog, &[100], 2).expect("begun");
+    finish(&mut catalog, &[100]);
+    let dropped = record(&catalog);
+    run(&mut catalog, &Command::DropCollection { collection: dropped.id }).expect("dropped");
+    let placed = dropped.all_shards().flat_map(|shard| shard.members());
+    for placed in placed.filter(|placed| placed.node != NodeId(2)) {
+        run(&mut catalog, &Command::ReplicaGone { collection: dropped.id, replica: placed.replica })
+            .expect("gone");
+    }
+    assert!(catalog.collection(dropped.id).is_some(), "a node still has replicas of it");
+    let again = NodeFacts { peer: "n2".into(), ..facts("n2") };
+    run(&mut catalog, &Command::JoinNode { token: "again".into(), facts: again }).expect("joined");
+    assert!(catalog.collection(dropped.id).is_none());
+}
