@@ -38,7 +38,7 @@ pub(crate) enum Control {
     /// A peer's message, and the node that it came from.
     Receive(NodeId, Message),
     /// A change of the membership; the answer is the index of its entry, once that is committed.
-    Change(Vec<MemberChange>, Answer<LogIndex>),
+    Change(Arc<Membership>, Vec<MemberChange>, Answer<LogIndex>),
     /// Another voter shall lead.
     Transfer(ReplicaId),
     /// Some other voter shall lead.
@@ -140,13 +140,17 @@ impl<M: StateMachine> ReplicaHandle<M> {
         let _ = self.control.try_send(Control::Receive(from, message));
     }
 
-    /// Changes the membership. On return with `Ok`: the change is committed and in effect here; one of several voters is
-    /// complete only once the membership is joint no more. Fails with `NotWritablePrimary` on any replica but the
-    /// leader, and with `ConflictingOperationInProgress` while an earlier change is not complete, or when a replica is to
-    /// get a vote that has not received the shard's state yet.
-    pub async fn change_membership(&self, changes: Vec<MemberChange>) -> base::Result<LogIndex> {
+    /// Changes the membership `from` which the changes were chosen. On return with `Ok`: the change is committed and in effect
+    /// here; one of several voters is complete only once the membership is joint no more. Fails with `NotWritablePrimary`
+    /// on any replica but the leader, and with `ConflictingOperationInProgress` while an earlier change is not complete,
+    /// when the membership is another by now, or when a replica is to get a vote that has not received the shard's state yet.
+    pub async fn change_membership(
+        &self,
+        from: Arc<Membership>,
+        changes: Vec<MemberChange>,
+    ) -> base::Result<LogIndex> {
         let (answer, answered) = oneshot::channel();
-        if self.control.send(Control::Change(changes, answer)).await.is_err() {
+        if self.control.send(Control::Change(from, changes, answer)).await.is_err() {
             return Err(self.gone());
         }
         answered.await.unwrap_or_else(|_| Err(self.interrupted()))
@@ -252,6 +256,11 @@ impl<M: StateMachine> ReplicaHandle<M> {
     /// `InterruptedAtShutdown` and `InterruptedDueToReplStateChange` that nobody knows whether it happened.
     pub async fn write(&self, command: M::Command) -> base::Result<M::Reply> {
         self.shared.operations.fetch_add(1, Ordering::Relaxed);
+        self.write_unasked(command).await
+    }
+
+    /// As [`ReplicaHandle::write`], for what no client waits for: it is not counted.
+    pub async fn write_unasked(&self, command: M::Command) -> base::Result<M::Reply> {
         let (answer, answered) = oneshot::channel();
         if self.mailbox.send(Request { command, answer }).await.is_err() {
             return Err(self.gone());
@@ -264,6 +273,11 @@ impl<M: StateMachine> ReplicaHandle<M> {
     /// `NotWritablePrimary`.
     pub async fn read(&self) -> base::Result<ReadView<M::State>> {
         self.shared.operations.fetch_add(1, Ordering::Relaxed);
+        self.read_unasked().await
+    }
+
+    /// As [`ReplicaHandle::read`], for what no client waits for: it is not counted.
+    pub async fn read_unasked(&self) -> base::Result<ReadView<M::State>> {
         let since = self.node.options.clock.monotonic();
         loop {
             if let Some(pair) = self.try_read_since(since)? {

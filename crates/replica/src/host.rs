@@ -226,6 +226,12 @@ impl<S: StateMachine, C: StateMachine> HostOf<S, C> {
         self.inner.shards.load().values().map(|running| running.handle.clone()).collect()
     }
 
+    /// Reads and commands that this node's replicas of shards were asked for by clients since it started; those of replicas that
+    /// have left are forgotten.
+    pub fn operations(&self) -> u64 {
+        self.inner.shards.load().values().map(|running| running.handle.operations()).sum()
+    }
+
     /// All replicas of this node, by shard.
     pub fn replicas(&self) -> Vec<ReplicaStatus> {
         let catalog = self.inner.catalog.load();

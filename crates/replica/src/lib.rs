@@ -43,6 +43,7 @@ mod node;
 mod open;
 pub mod overlay;
 mod owner;
+pub mod pace;
 mod shard;
 mod shared;
 pub mod snapshot;

@@ -71,6 +71,15 @@ impl Membership {
         all
     }
 
+    /// Whether the same replicas belong to both, each in the same role.
+    pub(crate) fn has_members_of(&self, other: &Membership) -> bool {
+        let roles = |membership: &Membership| {
+            let Membership { voters, learners, voters_outgoing, learners_next, .. } = membership.clone();
+            [voters, learners, voters_outgoing, learners_next]
+        };
+        roles(self) == roles(other)
+    }
+
     /// Whether a change of several voters is under way.
     pub fn is_joint(&self) -> bool {
         !self.voters_outgoing.is_empty()

@@ -28,8 +28,8 @@ use crate::{OperationContext, Router};
 
 /// What goes into one batch.
 const PIECE: PieceSize = PieceSize { keys_max: 2_000, bytes_wanted: 1024 * 1024 };
-/// Bytes of a shard that are copied in a second, at most: clients have the rest of the machine.
-const COPY_BYTES_PER_S: u64 = 48 * 1024 * 1024;
+/// Bytes of shards that a node copies in a second beside clients, at most: they have the rest of the machine.
+pub(crate) const COPY_BYTES_PER_S: u64 = 48 * 1024 * 1024;
 /// A source with no more notes than this to send has caught up.
 const TAIL_NOTES_MAX: usize = 64;
 /// How long a source that has caught up waits before it looks for further notes.
@@ -120,7 +120,7 @@ impl<'a> Copier<'a> {
         // It may still note its changes for a reshard that was given up just before this one began.
         router.reopen_shard(&catalog, &source).await?;
         source.write(ShardCommand::Configure(ConfigChange::Note(reshard.id))).await?;
-        let (_, state) = source.read().await?;
+        let (_, state) = source.read_unasked().await?;
         let targets: Vec<Place> =
             reshard.targets.iter().map(|placement| Place::of_placement(record, placement)).collect();
         let ranges = reshard
@@ -160,7 +160,7 @@ impl<'a> Copier<'a> {
             if !self.goes_on() {
                 return Ok(());
             }
-            let view = self.source.read().await?.0;
+            let view = self.source.read_unasked().await?.0;
             let piece = self.copy.scan(view.as_ref(), &self.reached, PIECE);
             drop(view);
             let piece = self.router.step(piece)?;
@@ -220,7 +220,7 @@ impl<'a> Copier<'a> {
 
     /// Sends one piece of what has changed. Returns how many notes that were.
     async fn follow(&mut self) -> Result<usize> {
-        let view = self.source.read().await?.0;
+        let view = self.source.read_unasked().await?.0;
         let piece = self.copy.follow(view.as_ref(), &self.reached, PIECE);
         drop(view);
         let piece = self.router.step(piece)?;
@@ -232,13 +232,10 @@ impl<'a> Copier<'a> {
     }
 
     async fn send_at_pace(&mut self, piece: Piece) -> Result<()> {
-        let started = self.router.clock.monotonic();
-        let bytes = bytes_of(&piece.pairs);
-        self.send(piece.pairs, piece.reached).await?;
-        let wanted = Duration::from_micros(bytes * 1_000_000 / COPY_BYTES_PER_S);
-        let taken = self.router.clock.monotonic().since(started);
-        tokio::time::sleep(wanted.saturating_sub(taken)).await;
-        Ok(())
+        let (bytes, now) = (bytes_of(&piece.pairs), self.router.clock.monotonic());
+        let wait = self.router.copy_pace.wait(bytes, self.router.host.operations(), now);
+        tokio::time::sleep(wait).await;
+        self.send(piece.pairs, piece.reached).await
     }
 
     async fn send(&mut self, pairs: Vec<Pairs>, reached: Reached) -> Result<()> {

@@ -4,7 +4,7 @@
 //! what the leader knows of its followers.
 
 use base::{Code, LogIndex, Result, ShardId};
-use catalog::placement::{GroupNow, GroupWanted, Step, next_step};
+use catalog::placement::{GroupNow, GroupWanted, Step, next_step, unfit_voters};
 use catalog::{Command, ReplicaPlacement};
 use replica::{MemberChange, ReplicaHandle, StateMachine};
 
@@ -45,22 +45,25 @@ impl Router {
             .filter(|(_, matched)| self.is_ready(**matched, last))
             .map(|(replica, _)| *replica)
             .collect();
-        let now = GroupNow {
+        let group = GroupNow {
             leader: replica.replica(),
             voters: &membership.voters,
             learners: &membership.learners,
             caught_up: &caught_up,
         };
-        let Some(step) = next_step(wanted, &now) else {
+        if next_step(wanted, &group).is_none() {
             // Two replicas stay a voter and a learner; there is nothing to wait for.
             return Ok(membership.learners.iter().any(|learner| !caught_up.contains(learner)));
-        };
+        }
+        // The membership may come from a catalog that this node's copy is behind: what that one has added, this one would
+        // take away. From now on only this membership can be changed, by what is wanted now.
+        let Some(step) = self.step_wanted_now(shard, &group).await? else { return Ok(true) };
         tracing::info!(%shard, ?step, "the group's membership changes");
         if let Step::HandOver(successor) = step {
             replica.transfer_to(successor).await;
             return Ok(true);
         }
-        match replica.change_membership(changes(step)).await {
+        match replica.change_membership(membership, changes(step)).await {
             Ok(_) => Ok(true),
             // Another leader takes the step, or it has to wait.
             Err(error) if is_stale(&error) || error.code == Code::CONFLICTING_OPERATION_IN_PROGRESS => {
@@ -68,6 +71,13 @@ impl Router {
             }
             Err(error) => Err(error),
         }
+    }
+
+    async fn step_wanted_now(&self, shard: ShardId, group: &GroupNow<'_>) -> Result<Option<Step>> {
+        let catalog = self.catalog_now().await?;
+        let unfit = unfit_voters(&catalog, shard);
+        let placed = catalog.placed(shard);
+        Ok(placed.and_then(|placed| next_step(&GroupWanted { shard, placed, unfit: &unfit }, group)))
     }
 
     /// Whether a learner that has everything up to `matched` may get a vote.

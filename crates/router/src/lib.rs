@@ -122,6 +122,7 @@ pub struct Router {
     cursors: cursor::Registry,
     builds: background::Running<index_build::BuildKey>,
     copies: background::Running<ShardId>,
+    copy_pace: replica::pace::Pace,
     balancer: Mutex<balancing::Memory>,
     reconciling: tokio::sync::Mutex<()>,
     /// Rung when this node may not be what the catalog says.
@@ -157,6 +158,7 @@ impl Router {
             cursors: cursor::Registry::default(),
             builds: background::Running::default(),
             copies: background::Running::default(),
+            copy_pace: replica::pace::Pace::new(copy_shard::COPY_BYTES_PER_S),
             balancer: Mutex::default(),
             reconciling: tokio::sync::Mutex::new(()),
             unreconciled: tokio::sync::Notify::new(),

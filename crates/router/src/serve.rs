@@ -102,7 +102,7 @@ impl Router {
             }
             Operation::Receive(batch) => {
                 let place = place.ok_or_else(|| Error::new(Code::STALE_CONFIG, "there is no such shard"))?;
-                match self.shard_of(place)?.write(ShardCommand::Receive(batch)).await? {
+                match self.shard_of(place)?.write_unasked(ShardCommand::Receive(batch)).await? {
                     ShardReply::Received(source) => OperationReply::Received(source),
                     other => unreachable!("a shard answers what it receives with {other:?}"),
                 }

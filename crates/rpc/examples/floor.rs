@@ -59,6 +59,10 @@ impl Service for Echo {
         Err(NotInstalled::Damaged)
     }
 
+    fn operations(&self) -> u64 {
+        0
+    }
+
     fn fault(&self, fault: Fault) {
         panic!("there is no store here: {fault}");
     }

@@ -13,15 +13,17 @@ use base::{BootId, Entropy, NodeId, ShardId};
 use parking_lot::RwLock;
 use raft::eraftpb::Message;
 use replica::Transport;
+use replica::pace::Pace;
 use replica::snapshot::SnapshotOffer;
 use router::peer::{PeerFailure, PeerReply, PeerRequest, Peers};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use crate::hello::Identity;
 use crate::link::{Context, Link};
 use crate::service::Service;
-use crate::snapshot::{Pace, Sender, SnapshotCounts};
+use crate::snapshot::{Sender, SnapshotCounts};
 
 /// How a network behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +77,7 @@ struct Inner {
     links: RwLock<Links>,
     local: Arc<RwLock<Option<Arc<dyn Service>>>>,
     pace: Arc<Pace>,
+    started: Instant,
     sending: Arc<Semaphore>,
 }
 
@@ -94,6 +97,7 @@ impl Network {
             links: RwLock::default(),
             local: Arc::default(),
             pace: Arc::new(pace),
+            started: Instant::now(),
             sending: Arc::new(Semaphore::new(SNAPSHOTS_AT_A_TIME)),
         };
         Network { inner: Arc::new(inner) }
@@ -172,6 +176,7 @@ impl Transport for Network {
             address: link.address.clone(),
             context: inner.context.clone(),
             pace: inner.pace.clone(),
+            paced_since: inner.started,
             local,
         };
         let sending = inner.sending.clone();

@@ -31,6 +31,10 @@ pub trait Service: Send + Sync + 'static {
     /// Installs a snapshot that came whole; the message is for the replica that sent it.
     async fn install_snapshot(&self, receiver: SnapshotReceiver) -> Result<Message, NotInstalled>;
 
+    /// Reads and commands that clients had executed on this node's replicas since it started: snapshots are sent faster where
+    /// there are none.
+    fn operations(&self) -> u64;
+
     /// This node's store failed while a snapshot was read from it: the node must stop.
     fn fault(&self, fault: Fault);
 

@@ -9,13 +9,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use base::NodeId;
-use parking_lot::Mutex;
+use base::{MonoTime, NodeId};
 use replica::SnapshotReceiver;
+use replica::pace::Pace;
 use replica::snapshot::{Chunk, NotInstalled, SnapshotHeader, SnapshotOffer};
 use storage::Fault;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tonic::{Status, Streaming};
 
 use crate::convert::Wire;
@@ -43,39 +43,14 @@ pub struct SnapshotCounts {
     pub bytes: AtomicU64,
 }
 
-/// Spaces out what is sent, so that it stays below a number of bytes in a second.
-pub(crate) struct Pace {
-    bytes_per_second: u64,
-    /// When what was let through so far will have been sent at that pace.
-    free_at: Mutex<Instant>,
-}
-
-impl Pace {
-    pub(crate) fn new(bytes_per_second: u64) -> Pace {
-        Pace { bytes_per_second: bytes_per_second.max(1), free_at: Mutex::new(Instant::now()) }
-    }
-
-    /// Waits until so many bytes may go.
-    async fn wait(&self, bytes: usize) {
-        let nanos = u128::try_from(bytes).unwrap_or(u128::MAX).saturating_mul(1_000_000_000);
-        let nanos = nanos / u128::from(self.bytes_per_second);
-        let takes = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
-        let start = {
-            let mut free_at = self.free_at.lock();
-            let start = (*free_at).max(Instant::now());
-            *free_at = start + takes;
-            start
-        };
-        sleep_until(start).await;
-    }
-}
-
 /// One attempt to bring a snapshot to another node.
 pub(crate) struct Sender {
     pub(crate) peer: NodeId,
     pub(crate) address: String,
     pub(crate) context: Arc<Context>,
     pub(crate) pace: Arc<Pace>,
+    /// What the pace counts from.
+    pub(crate) paced_since: Instant,
     pub(crate) local: Arc<dyn Service>,
 }
 
@@ -138,7 +113,8 @@ impl Sender {
                 reason
             })?;
             let bytes = bytes(&chunk);
-            self.pace.wait(bytes).await;
+            let now = MonoTime(self.paced_since.elapsed());
+            sleep(self.pace.wait(bytes as u64, self.local.operations(), now)).await;
             hand_on(&parts, Part::Chunk(chunk.into_wire().map_err(|error| error.to_string())?)).await?;
             self.context.snapshots.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
             sent += 1;

@@ -91,6 +91,10 @@ impl Service for PeerService {
         host.install_snapshot(receiver).await
     }
 
+    fn operations(&self) -> u64 {
+        self.host.get().map_or(0, Host::operations)
+    }
+
     fn fault(&self, fault: Fault) {
         if let Some(host) = self.host.get() {
             host.fault_latch().set(fault);

@@ -141,8 +141,8 @@ impl Member {
 
     async fn change_membership(&self, changes: Vec<MemberChange>) -> base::Result<LogIndex> {
         match self {
-            Member::Shard(handle) => handle.change_membership(changes).await,
-            Member::Catalog(handle) => handle.change_membership(changes).await,
+            Member::Shard(handle) => handle.change_membership(handle.membership(), changes).await,
+            Member::Catalog(handle) => handle.change_membership(handle.membership(), changes).await,
         }
     }
 

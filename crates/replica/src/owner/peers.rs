@@ -43,9 +43,9 @@ impl<M: StateMachine> Owner<M> {
         for control in std::mem::take(&mut self.controls) {
             match control {
                 Control::Receive(from, message) => self.receive(from, message),
-                Control::Change(changes, answer) => {
+                Control::Change(from, changes, answer) => {
                     self.stir();
-                    let outcome = self.propose_change(&changes);
+                    let outcome = self.propose_change(&from, &changes);
                     match outcome {
                         Ok(index) => self.changing.push((index, answer)),
                         // Whoever asked may have gone away.
@@ -237,13 +237,16 @@ impl<M: StateMachine> Owner<M> {
         self.shared.lease.holds(self.node.options.clock.as_ref())
     }
 
-    fn propose_change(&mut self, changes: &[MemberChange]) -> base::Result<LogIndex> {
+    fn propose_change(&mut self, from: &Membership, changes: &[MemberChange]) -> base::Result<LogIndex> {
         let refused = |message: &str| Error::new(Code::CONFLICTING_OPERATION_IN_PROGRESS, message);
         let may_change = self.may_evaluate();
         #[cfg(feature = "bugs")]
         let may_change = may_change || self.is_hasty();
         if !may_change {
             return Err(Error::new(Code::NOT_WRITABLE_PRIMARY, "this replica is not the primary"));
+        }
+        if !self.membership.has_members_of(from) {
+            return Err(refused("the membership is not what the change was chosen for"));
         }
         let own = self.shared.name.replica;
         if changes.contains(&MemberChange::Remove(own)) {

@@ -158,7 +158,7 @@ impl Trace {
         let handle = self.cluster.handle(node);
         let text = format!("{node}: {changes:?}");
         let client = self.runtime.spawn(async move {
-            match handle.change_membership(changes).await {
+            match handle.change_membership(handle.membership(), changes).await {
                 Ok(index) => format!("committed as {index}"),
                 Err(error) => error.to_string(),
             }

@@ -63,6 +63,10 @@ impl Service for Replicas {
         self.host().install_snapshot(receiver).await
     }
 
+    fn operations(&self) -> u64 {
+        0
+    }
+
     fn fault(&self, fault: Fault) {
         panic!("no store fails here: {fault}");
     }
@@ -127,8 +131,8 @@ async fn leader_and_other(options: NetworkOptions) -> (Node<Replicas>, Node<Repl
 
 async fn learn(one: &Node<Replicas>, two: &Node<Replicas>) {
     let catalog = one.service.host().catalog().expect("started");
-    let added = catalog.change_membership(vec![MemberChange::AddLearner(ReplicaId(2), two.id)]).await;
-    added.expect("added");
+    let learner = MemberChange::AddLearner(ReplicaId(2), two.id);
+    catalog.change_membership(catalog.membership(), vec![learner]).await.expect("added");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -140,7 +144,8 @@ async fn a_replica_comes_to_life_on_another_node_and_votes_there() {
     eventually(|| learner.catalog().is_some()).await;
     let catalog = leader.catalog().expect("started");
     // It is refused until the leader has heard how far the new replica is.
-    let promote = || catalog.change_membership(vec![MemberChange::Promote(ReplicaId(2))]);
+    let promote =
+        || catalog.change_membership(catalog.membership(), vec![MemberChange::Promote(ReplicaId(2))]);
     while let Err(error) = promote().await {
         assert_eq!(error.code, Code::CONFLICTING_OPERATION_IN_PROGRESS);
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -158,7 +163,7 @@ async fn a_replica_comes_to_life_on_another_node_and_votes_there() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_snapshot_that_does_not_arrive_is_offered_again() {
-    let slow = NetworkOptions { snapshot_bytes_per_second: 256 * 1024, ..patient() };
+    let slow = NetworkOptions { snapshot_bytes_per_second: 32 * 1024, ..patient() };
     let (one, two) = leader_and_other(slow).await;
     // Nobody serves there: the first attempts fail.
     one.knows([(two.id, "127.0.0.1:1")]);

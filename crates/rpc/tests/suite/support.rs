@@ -101,6 +101,10 @@ impl Service for Recorder {
         Err(NotInstalled::Damaged)
     }
 
+    fn operations(&self) -> u64 {
+        0
+    }
+
     fn fault(&self, fault: Fault) {
         panic!("no store fails here: {fault}");
     }
