@@ -31,8 +31,10 @@ class Node:
 
 
 class Cluster:
-    def __init__(self, program, directory, count, network=None, disks=None):
+    def __init__(self, program, directory, count, network=None, disks=None, routers=0, first_port=27501):
+        """`routers` of the `count` nodes, the last ones, hold no data. Two clusters on loopback need ports 200 apart."""
         self.program, self.directory, self.network, self.disks = program, directory, network, disks
+        self.first_port, self.storing = first_port, count - routers
         self.nodes = [self.plan(number) for number in range(1, count + 1)]
         self.config = os.path.join(directory, "psdb.toml")
         self.write_config(count)
@@ -44,14 +46,16 @@ class Cluster:
             directory = os.path.join(self.disks.path(number), "data")
         if self.network:
             return Node(number, self.network.address(number), 27017, 27117, directory)
-        return Node(number, "127.0.0.1", 27500 + number, 27600 + number, directory)
+        return Node(number, "127.0.0.1", self.first_port + number - 1, self.first_port + number + 99, directory)
 
     def write_config(self, count):
         lines = ["insecure = true", f"disk_reserve_bytes = {DISK_RESERVE_BYTES}", f"cache_bytes = {CACHE_BYTES}", "[cluster]"]
-        lines += ['name = "faults"', f"replication_factor = {min(count, REPLICAS_MAX)}"]
+        lines += ['name = "faults"', f"replication_factor = {min(self.storing, REPLICAS_MAX)}"]
         for node in self.nodes:
             lines += ["[[nodes]]", f'name = "{node.name}"', f'listen = "{node.host}:{node.port}"']
             lines += [f'peer = "{node.host}:{node.peer_port}"', f'data = "{node.directory}"']
+            if node.number > self.storing:
+                lines.append('roles = ["router"]')
         with open(self.config, "w") as file:
             file.write("\n".join(lines) + "\n")
 

@@ -57,13 +57,15 @@ pub enum Bug {
     TailNotSent,
     /// Retry records stay behind when a shard is copied.
     RetryRecordsNotCopied,
+    /// A shard takes writes by whatever version of the shard map they were routed, also when it does not serve.
+    EpochNotChecked,
     /// A shard answers reads although it is sealed, and others may have taken its place.
     ReadWhileSealed,
 }
 
 impl Bug {
     /// All bugs with their names.
-    pub const ALL: [(&'static str, Bug); 26] = [
+    pub const ALL: [(&'static str, Bug); 27] = [
         ("answer-before-fsync", Bug::AnswerBeforeFsync),
         ("applied-index-before-batch", Bug::AppliedIndexBeforeBatch),
         ("evaluate-without-overlay", Bug::EvaluateWithoutOverlay),
@@ -89,6 +91,7 @@ impl Bug {
         ("serve-after-seal", Bug::ServeAfterSeal),
         ("tail-not-sent", Bug::TailNotSent),
         ("retry-records-not-copied", Bug::RetryRecordsNotCopied),
+        ("epoch-not-checked", Bug::EpochNotChecked),
         ("read-while-sealed", Bug::ReadWhileSealed),
     ];
 
@@ -101,6 +104,7 @@ impl Bug {
                 | Bug::ServeAfterSeal
                 | Bug::TailNotSent
                 | Bug::RetryRecordsNotCopied
+                | Bug::EpochNotChecked
                 | Bug::ReadWhileSealed
         )
     }

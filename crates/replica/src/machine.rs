@@ -16,6 +16,9 @@ pub struct EvaluateContext {
     pub wall_ms: i64,
     /// The command's commit timestamp: above that of every earlier command of the shard.
     pub commit_timestamp: Timestamp,
+    /// Whether to evaluate whatever comes, by whatever shard map it was routed.
+    #[cfg(feature = "bugs")]
+    pub route_unchecked: bool,
 }
 
 /// What a replica replicates.

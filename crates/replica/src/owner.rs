@@ -562,7 +562,12 @@ impl<M: StateMachine> Owner<M> {
         batch: &mut KvBatch,
     ) -> storage::Result<base::Result<M::Reply>> {
         let wall_ms = self.node.options.clock.wall_ms();
-        let cx = EvaluateContext { wall_ms, commit_timestamp: self.clock.tick(wall_ms) };
+        let cx = EvaluateContext {
+            wall_ms,
+            commit_timestamp: self.clock.tick(wall_ms),
+            #[cfg(feature = "bugs")]
+            route_unchecked: self.node.has_bug(Bug::EpochNotChecked),
+        };
         #[cfg(feature = "bugs")]
         if self.node.has_bug(Bug::EvaluateWithoutOverlay) {
             let nothing = Overlay::default();

@@ -1,8 +1,8 @@
 //! How fast a node does what clients do not wait for: snapshots that it sends, shards that it copies into others.
 //!
-//! Asked by `rpc` before each part of a snapshot and by `router` after each piece of a shard. Pure: it says how long to wait. Always
+//! Asked by `rpc` before each part of a snapshot and by `router` around each piece of a shard. Pure: it says how long to wait. Always
 //! holds: beside clients no more than a fixed number of bytes goes in a second, however many share the pace; where nobody is
-//! served, several times as much.
+//! served, several times as much, and without rests.
 
 use std::time::Duration;
 
@@ -11,6 +11,9 @@ use parking_lot::Mutex;
 
 /// How much faster work goes where no client is served.
 const ALONE_TIMES: u64 = 8;
+/// How long work that costs more than sending rests beside clients, in times of what it took: on a machine that is busy it takes
+/// longer, and rests longer.
+const REST_TIMES: u32 = 3;
 /// How long operations are counted before it is judged whether clients are served.
 const JUDGED_INTERVAL: Duration = Duration::from_millis(100);
 /// Operations a second from which on clients are served: what a node looks after by itself stays below.
@@ -48,6 +51,11 @@ impl Pace {
         let start = state.free_at.map_or(now, |free_at| free_at.max(now));
         state.free_at = Some(start + Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)));
         start.since(now)
+    }
+
+    /// How long to rest after a piece of work that took so long, as it was judged last whether clients are served.
+    pub fn rest(&self, taken: Duration) -> Duration {
+        if self.state.lock().is_alone { Duration::ZERO } else { taken.saturating_mul(REST_TIMES) }
     }
 }
 
@@ -106,8 +114,10 @@ mod tests {
         sent_in_100_ms(&pace, 0, 0, 0);
         let alone = sent_in_100_ms(&pace, 100, 0, 0);
         assert!(alone > 20 * MIB, "{alone}");
+        assert_eq!(pace.rest(Duration::from_millis(5)), Duration::ZERO);
         sent_in_100_ms(&pace, 200, 0, 100);
         let beside = sent_in_100_ms(&pace, 300, 100, 100);
         assert!(beside < 4 * MIB, "{beside}");
+        assert_eq!(pace.rest(Duration::from_millis(5)), Duration::from_millis(15));
     }
 }

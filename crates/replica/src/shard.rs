@@ -36,6 +36,8 @@ impl StateMachine for ShardMachine {
         let cx = WriteContext {
             now: bson::DateTime::from_millis(cx.wall_ms),
             commit_timestamp: cx.commit_timestamp,
+            #[cfg(feature = "bugs")]
+            route_unchecked: cx.route_unchecked,
         };
         let (changes, reply) = evaluator.evaluate(&cx, &reader, command)?;
         *batch = changes;

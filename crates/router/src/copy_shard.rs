@@ -7,8 +7,10 @@
 //! out of turn; a source is complete in the catalog only when every target has committed everything of it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use base::histogram::DurationHistogram;
 use base::{Code, CollectionId, Error, Result};
 use catalog::{Catalog, Command, Failure, Reshard, ReshardPhase, ReshardStep};
 use document::ShardKey;
@@ -37,7 +39,23 @@ const FOLLOW_INTERVAL: Duration = Duration::from_millis(10);
 /// Notes that one entry removes when a reshard was given up.
 const PURGE_NOTES: usize = 2_000;
 
+/// What this node has copied of shards that others took the place of, since it started. Read for the metrics page.
+#[derive(Debug, Default)]
+pub struct CopyCounts {
+    /// Shards that were copied to their end.
+    pub shards: AtomicU64,
+    /// Bytes of keys and values that were sent, those of a copy that was given up included.
+    pub bytes: AtomicU64,
+    /// For how long each of them was sealed.
+    pub sealed: DurationHistogram,
+}
+
 impl Router {
+    /// See [`CopyCounts`].
+    pub fn copy_counts(&self) -> &CopyCounts {
+        &self.copy_counts
+    }
+
     /// Copies a source of the reshard in the background, unless that is going on already.
     pub(crate) fn copy_shard(&self, collection: CollectionId, reshard: &Reshard, source: &ShardHandle) {
         let Some(guard) = self.copies.begin(vec![source.shard()]) else { return };
@@ -196,7 +214,10 @@ impl<'a> Copier<'a> {
         let step = ReshardStep::Complete { source: self.source.shard() };
         let (collection, reshard) = (self.collection, self.reshard.id);
         self.router.change_catalog(Command::StepReshard { collection, reshard, step }).await?;
-        let sealed_ms = self.router.clock.monotonic().since(sealed_at).as_millis();
+        let sealed = self.router.clock.monotonic().since(sealed_at);
+        self.router.copy_counts.sealed.record(sealed);
+        self.router.copy_counts.shards.fetch_add(1, Ordering::Relaxed);
+        let sealed_ms = sealed.as_millis();
         tracing::info!(source = %self.source.shard(), %sealed_ms, "a shard was copied to those that take its place");
         Ok(())
     }
@@ -235,11 +256,16 @@ impl<'a> Copier<'a> {
         let (bytes, now) = (bytes_of(&piece.pairs), self.router.clock.monotonic());
         let wait = self.router.copy_pace.wait(bytes, self.router.host.operations(), now);
         tokio::time::sleep(wait).await;
-        self.send(piece.pairs, piece.reached).await
+        let started = self.router.clock.monotonic();
+        self.send(piece.pairs, piece.reached).await?;
+        let taken = self.router.clock.monotonic().since(started);
+        tokio::time::sleep(self.router.copy_pace.rest(taken)).await;
+        Ok(())
     }
 
     async fn send(&mut self, pairs: Vec<Pairs>, reached: Reached) -> Result<()> {
         self.numbers.iter_mut().for_each(|number| *number += 1);
+        self.router.copy_counts.bytes.fetch_add(bytes_of(&pairs), Ordering::Relaxed);
         let origins = vec![Vec::new(); self.targets.len()];
         #[cfg(feature = "bugs")]
         let pairs = self.router.buggy_pairs(pairs);

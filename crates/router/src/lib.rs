@@ -85,6 +85,7 @@ use replica::spawn::Spawner;
 pub use administer::NodeProgress;
 pub use aggregate::ROUTER_STAGES;
 pub use command::OperationContext;
+pub use copy_shard::CopyCounts;
 pub use nodes::{FIRST_NODE, found_cluster};
 pub use sharding::{ShardRequest, ShardSelector};
 
@@ -123,6 +124,7 @@ pub struct Router {
     builds: background::Running<index_build::BuildKey>,
     copies: background::Running<ShardId>,
     copy_pace: replica::pace::Pace,
+    copy_counts: CopyCounts,
     balancer: Mutex<balancing::Memory>,
     reconciling: tokio::sync::Mutex<()>,
     /// Rung when this node may not be what the catalog says.
@@ -158,6 +160,7 @@ impl Router {
             cursors: cursor::Registry::default(),
             builds: background::Running::default(),
             copies: background::Running::default(),
+            copy_counts: CopyCounts::default(),
             copy_pace: replica::pace::Pace::new(copy_shard::COPY_BYTES_PER_S),
             balancer: Mutex::default(),
             reconciling: tokio::sync::Mutex::new(()),

@@ -213,6 +213,9 @@ pub struct WriteContext {
     pub now: bson::DateTime,
     /// The commit timestamp of everything this evaluation writes; above every earlier one of the shard.
     pub commit_timestamp: Timestamp,
+    /// Whether to evaluate whatever comes, by whatever shard map it was routed: a bug that the simulator must find.
+    #[cfg(feature = "bugs")]
+    pub route_unchecked: bool,
 }
 
 /// What comes out of an evaluation.

@@ -6,6 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use base::LogIndex;
+use catalog::NodeState;
 use replica::{Host, HostMetrics, ReplicaStatus};
 use wire::metrics::{Counter, Metrics};
 
@@ -26,6 +27,7 @@ pub(super) fn collect(view: &NodeView) -> Result<String, String> {
         replicas(&mut out, &host.replicas());
         replication(&mut out, &host.metrics());
         snapshots(&mut out, running, &host.metrics());
+        copies(&mut out, running);
         cluster(&mut out, host, running);
     }
     out.finish()
@@ -282,13 +284,52 @@ fn snapshots(out: &mut Exposition, running: &Running, metrics: &HostMetrics) {
     );
 }
 
+fn copies(out: &mut Exposition, running: &Running) {
+    let counts = running.router.copy_counts();
+    out.counter(
+        "psdb_reshard_shards_copied_total",
+        "Shards that this node has copied into those that took their place.",
+        load(&counts.shards),
+    );
+    out.counter(
+        "psdb_reshard_copied_bytes_total",
+        "Bytes of keys and values that this node has copied from shards into others.",
+        load(&counts.bytes),
+    );
+    out.histogram(
+        "psdb_reshard_sealed_duration_seconds",
+        "For how long a shard was sealed, its requests waiting, before others took its place.",
+        &counts.sealed.read(),
+    );
+}
+
 fn cluster(out: &mut Exposition, host: &Host, running: &Running) {
-    let (mut nodes, mut collections, mut shards) = (0, 0, 0);
+    let (mut nodes, mut draining, mut collections) = (0, 0, 0);
+    let (mut shards, mut moves, mut reshards) = (0, 0, 0);
     if let Some(catalog) = host.catalog_state() {
         nodes = catalog.nodes().filter(|node| node.replaced_by.is_none()).count();
+        draining = catalog.nodes().filter(|node| node.state == NodeState::Draining).count();
         collections = catalog.active().count();
         shards = catalog.active().map(|collection| collection.shard_map.shards.len()).sum();
+        let placed = catalog.active().flat_map(|collection| &collection.shard_map.shards);
+        moves = placed.map(|shard| shard.leaving.len()).sum();
+        reshards = catalog.active().filter(|collection| collection.reshard.is_some()).count();
     }
+    out.gauge(
+        "psdb_cluster_nodes_draining",
+        "Nodes that are being emptied, as this node's copy of the catalog has it.",
+        size(draining),
+    );
+    out.gauge(
+        "psdb_cluster_replica_moves",
+        "Replicas whose place others are about to take, as this node's copy of the catalog has it.",
+        size(moves),
+    );
+    out.gauge(
+        "psdb_cluster_reshards",
+        "Collections whose shards are being split, merged or cut anew, as this node's copy of the catalog has it.",
+        size(reshards),
+    );
     out.gauge(
         "psdb_cluster_nodes",
         "Nodes of the cluster, as this node's copy of the catalog has it.",
