@@ -232,6 +232,13 @@ impl<S: StateMachine, C: StateMachine> HostOf<S, C> {
         self.inner.shards.load().values().map(|running| running.handle.operations()).sum()
     }
 
+    /// Replicas whose state is on its way to this node as a snapshot, each with its shard and the bytes of keys and values that have
+    /// come.
+    pub fn receiving(&self) -> Vec<(ShardId, ReplicaId, u64)> {
+        let receiving = self.inner.node.receiving.lock();
+        receiving.iter().map(|(name, bytes)| (name.shard, name.replica, *bytes)).collect()
+    }
+
     /// All replicas of this node, by shard.
     pub fn replicas(&self) -> Vec<ReplicaStatus> {
         let catalog = self.inner.catalog.load();

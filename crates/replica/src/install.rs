@@ -30,7 +30,9 @@ impl SnapshotReceiver {
     /// Takes the next chunk. Fails with `Damaged` when its checksum is wrong.
     pub async fn add(&mut self, chunk: Chunk) -> Result<(), NotInstalled> {
         let name = self.name;
+        let bytes: usize = chunk.pairs.iter().map(|(key, value)| key.len() + value.len()).sum();
         let batch = chunk.into_batch().ok_or(NotInstalled::Damaged)?;
+        *self.node.receiving.lock().entry(name).or_default() += bytes as u64;
         let filled = self.node.blocking(move |store| store.fill(name, &batch)).await;
         filled.map_err(|fault| stop(&self.node, fault))
     }
@@ -38,6 +40,7 @@ impl SnapshotReceiver {
 
 impl Drop for SnapshotReceiver {
     fn drop(&mut self) {
+        self.node.receiving.lock().remove(&self.name);
         if self.installed {
             return;
         }
@@ -99,6 +102,7 @@ impl<S: StateMachine, C: StateMachine> HostOf<S, C> {
         let name = KeyspaceName { shard: header.shard, replica: header.to, generation };
         let node = self.inner.node.clone();
         let receiver = SnapshotReceiver { node: node.clone(), header, name, installed: false };
+        node.receiving.lock().insert(name, 0);
         node.blocking(move |store| store.create_keyspace(name)).await.map_err(|fault| stop(&node, fault))?;
         Ok(receiver)
     }

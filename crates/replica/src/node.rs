@@ -1,10 +1,12 @@
 //! What all replicas of a node share: its engines, its sources of time and randomness, and where work runs.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use base::{Clock, Code, Entropy, Error, NodeId, ReplicaId, ShardId};
-use storage::{LogBatch, LogWriter, RaftLog, Store};
+use parking_lot::Mutex;
+use storage::{KeyspaceName, LogBatch, LogWriter, RaftLog, Store};
 use tokio::sync::{Notify, oneshot};
 
 #[cfg(feature = "bugs")]
@@ -77,6 +79,8 @@ pub(crate) struct Node {
     pub(crate) unflushed_bytes: AtomicU64,
     /// Rings when they exceed the policy.
     pub(crate) flush_wanted: Notify,
+    /// Snapshots on their way to this node, with the bytes that have come.
+    pub(crate) receiving: Mutex<BTreeMap<KeyspaceName, u64>>,
 }
 
 impl Node {
@@ -88,6 +92,7 @@ impl Node {
             stopping: AtomicBool::new(false),
             unflushed_bytes: AtomicU64::new(0),
             flush_wanted: Notify::new(),
+            receiving: Mutex::default(),
         }
     }
 

@@ -26,8 +26,12 @@ impl Router {
         let nodes: Vec<_> = catalog.nodes().filter(|node| node.is_member()).cloned().collect();
         let asked = nodes.iter().map(|node| self.ask_status(node.id));
         let answers = futures::future::join_all(asked).await;
-        let described =
-            nodes.iter().zip(answers).map(|(node, answer)| Bson::Document(described(node, answer)));
+        let held = |node: &NodeRecord| match node.state {
+            NodeState::Draining => catalog.replicas_on(node.id).count(),
+            _ => 0,
+        };
+        let answered = nodes.iter().zip(answers);
+        let described = answered.map(|(node, answer)| Bson::Document(described(node, held(node), answer)));
         doc! {
             "cluster": &catalog.cluster().name,
             "replicationFactor": i64::from(catalog.cluster().replication_factor),
@@ -50,8 +54,17 @@ impl Router {
         }
     }
 
+    /// Replicas whose state is on its way to this node.
+    fn receiving(&self) -> Vec<Bson> {
+        let receiving = self.host.receiving().into_iter();
+        let described = receiving.map(|(shard, replica, bytes)| {
+            doc! { "shard": number(shard.get()), "replica": number(replica.get()), "bytes": number(bytes) }
+        });
+        described.map(Bson::Document).collect()
+    }
+
     /// What `server` says of the process, with a document for each replica of this node: shard, collection, role, term, how
-    /// far its log is committed and applied, and on a primary how far each of the others is.
+    /// far its log is committed and applied, and on a primary how far each of the others is; and `receiving`.
     pub(crate) async fn node_status(&self) -> Document {
         let catalog = self.catalog_copy();
         let mut replicas = vec![Bson::Document(replica_status(&self.catalog_replica(), None).await)];
@@ -66,12 +79,14 @@ impl Router {
         }
         let mut status = (self.describe)();
         status.insert("replicas", replicas);
+        status.insert("receiving", self.receiving());
         status
     }
 }
 
-fn described(node: &NodeRecord, answer: Result<Document, String>) -> Document {
-    let mut facts = node_facts(node);
+/// `held`: the replicas that a node which is being emptied still has.
+fn described(node: &NodeRecord, held: usize, answer: Result<Document, String>) -> Document {
+    let mut facts = node_facts(node, held);
     match answer {
         Ok(status) => {
             facts.insert("health", "up");
@@ -85,7 +100,7 @@ fn described(node: &NodeRecord, answer: Result<Document, String>) -> Document {
     facts
 }
 
-fn node_facts(node: &NodeRecord) -> Document {
+fn node_facts(node: &NodeRecord, held: usize) -> Document {
     let labels: Document =
         node.facts.labels.iter().map(|(name, value)| (name.clone(), Bson::from(value.as_str()))).collect();
     doc! {
@@ -95,6 +110,8 @@ fn node_facts(node: &NodeRecord) -> Document {
         "peer": &node.facts.peer,
         "storage": node.facts.storage,
         "draining": node.state == NodeState::Draining,
+        "drainTotal": i64::from(node.drain_total),
+        "drainLeft": held as i64,
         "dead": node.dead,
         "labels": labels,
     }

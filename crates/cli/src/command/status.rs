@@ -1,7 +1,8 @@
 //! `psdb status`: how a cluster is, at a glance: its nodes, its shards and their replicas, and what the server that was asked
 //! is doing.
 
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use bson::{Bson, Document, doc};
 
@@ -34,14 +35,15 @@ pub(super) struct Arguments {
 
 pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
     let connection = Connection::open(&arguments.target.uri).await?;
+    let mut rates = Rates::default();
     loop {
         let seen = look(&connection).await?;
         if arguments.json {
             output::json_line(&seen)?;
         } else if arguments.watch {
-            output::say(format!("{CLEAR}{}", page(&seen)))?;
+            output::say(format!("{CLEAR}{}", page(&seen, &mut rates)))?;
         } else {
-            output::say(page(&seen))?;
+            output::say(page(&seen, &mut rates))?;
         }
         if !arguments.watch {
             return Ok(());
@@ -63,11 +65,11 @@ async fn look(connection: &Connection) -> Result<Document, Failure> {
     Ok(doc! { "cluster": cluster, "server": server, "databases": databases })
 }
 
-fn page(seen: &Document) -> String {
+fn page(seen: &Document, rates: &mut Rates) -> String {
     let part = |name| seen.get_document(name).cloned().unwrap_or_default();
     let (cluster, server) = (part("cluster"), part("server"));
     let mut parts = vec![summary(&server), nodes_table(&cluster), shards_table(&cluster)];
-    parts.extend(cuts(&cluster));
+    parts.extend(rates.sentences(works(&cluster), Instant::now()));
     parts.extend(troubles(&cluster));
     let rows: Vec<Vec<String>> = documents(seen, "databases").map(database_row).collect();
     parts.push(match rows.is_empty() {
@@ -148,21 +150,82 @@ pub(super) fn primary_of(cluster: &Document, shard: i64) -> Option<(&Document, &
     primaries.max_by_key(|(_, replica)| execute::number(replica, "term"))
 }
 
-/// Sentences about shards that are being cut.
-fn cuts(cluster: &Document) -> Vec<String> {
-    let sentence = |reshard: &Document| {
+/// Work that goes on in the cluster, with how much of it is done.
+struct Work {
+    /// What it is: the same as long as it is the same work.
+    title: String,
+    done: i64,
+    total: i64,
+    unit: &'static str,
+}
+
+/// Shards that are being cut, replicas on their way to other nodes, and nodes that are being emptied.
+fn works(cluster: &Document) -> Vec<Work> {
+    let cut = |reshard: &Document| {
         let done = recut::done(cluster, reshard);
-        format!(
-            "{} is being cut into {} shards in the place of {}: {}, {} of {} documents",
+        let title = format!(
+            "{} is being cut into {} shards in the place of {}, {}",
             text(reshard, "collection"),
             reshard.get_array("targets").map_or(0, Vec::len),
             reshard.get_array("sources").map_or(0, Vec::len),
             recut::phase(reshard),
-            done.documents,
-            done.documents_total,
-        )
+        );
+        Work { title, done: done.documents, total: done.documents_total, unit: "documents" }
     };
-    documents(cluster, "reshards").map(sentence).collect()
+    let copy = |node: &Document, copy: &Document| {
+        let shard = execute::number(copy, "shard");
+        let total = primary_of(cluster, shard).map_or(0, |(_, primary)| execute::number(primary, "bytes"));
+        let title = format!("Shard s{shard} is being copied to {}", text(node, "name"));
+        Work { title, done: execute::number(copy, "bytes"), total, unit: "bytes" }
+    };
+    let drain = |node: &Document| {
+        let (total, left) = (execute::number(node, "drainTotal"), execute::number(node, "drainLeft"));
+        let title = format!("{} is being emptied", text(node, "name"));
+        Work { title, done: total - left, total, unit: "replicas" }
+    };
+    let mut works: Vec<Work> = documents(cluster, "reshards").map(cut).collect();
+    for node in documents(cluster, "nodes") {
+        if node.get_bool("draining").unwrap_or(false) {
+            works.push(drain(node));
+        }
+        works.extend(documents(node, "receiving").map(|each| copy(node, each)));
+    }
+    works
+}
+
+/// What was done of each work when it was first seen: a status that is watched tells how fast it is.
+#[derive(Default)]
+struct Rates {
+    first: BTreeMap<String, (i64, Instant)>,
+}
+
+impl Rates {
+    fn sentences(&mut self, works: Vec<Work>, now: Instant) -> Vec<String> {
+        self.first.retain(|title, _| works.iter().any(|work| work.title == *title));
+        let sentence = |work: Work| {
+            let (before, since) = *self.first.entry(work.title.clone()).or_insert((work.done, now));
+            let per_s = (work.done - before) as f64 / now.duration_since(since).as_secs_f64().max(0.001);
+            work.sentence(per_s)
+        };
+        works.into_iter().map(sentence).collect()
+    }
+}
+
+impl Work {
+    /// In words, with the rate and the time left where there is a rate.
+    fn sentence(&self, per_s: f64) -> String {
+        let count = |number: i64| output::grouped(u64::try_from(number).unwrap_or(0));
+        let mut said = format!("{}: {} of {} {}", self.title, count(self.done), count(self.total), self.unit);
+        if per_s > 0.0 {
+            let left_s = (self.total - self.done).max(0) as f64 / per_s;
+            said.push_str(&format!(
+                ", {} a second, {} s left",
+                count(per_s as i64),
+                count(left_s.ceil() as i64)
+            ));
+        }
+        said
+    }
 }
 
 /// Sentences about what is not as it should be.
@@ -241,4 +304,41 @@ pub(super) fn text(document: &Document, name: &str) -> String {
 fn database_row(stats: &Document) -> Vec<String> {
     let count = |name| output::grouped(u64::try_from(execute::number(stats, name)).unwrap_or(0));
     vec![text(stats, "db"), count("collections"), count("objects"), count("dataSize"), count("indexes")]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_watched_work_tells_its_rate_and_the_time_left() {
+        let work =
+            |done| Work { title: "Shard s7 is being copied to n4".into(), done, total: 9_000, unit: "bytes" };
+        let (mut rates, begun) = (Rates::default(), Instant::now());
+        assert_eq!(
+            rates.sentences(vec![work(1_000)], begun),
+            ["Shard s7 is being copied to n4: 1,000 of 9,000 bytes"]
+        );
+        let later = begun + Duration::from_secs(2);
+        assert_eq!(
+            rates.sentences(vec![work(3_000)], later),
+            ["Shard s7 is being copied to n4: 3,000 of 9,000 bytes, 1,000 a second, 6 s left"]
+        );
+    }
+
+    #[test]
+    fn replicas_on_their_way_and_nodes_that_are_emptied_are_work() {
+        let cluster = doc! {
+            "nodes": [
+                { "name": "n1", "replicas": [{ "shard": 7_i64, "role": "primary", "term": 1_i64, "bytes": 50_i64 }] },
+                { "name": "n2", "draining": true, "drainTotal": 5_i64, "drainLeft": 2_i64 },
+                { "name": "n4", "receiving": [{ "shard": 7_i64, "replica": 9_i64, "bytes": 20_i64 }] },
+            ],
+        };
+        let said: Vec<String> = works(&cluster).iter().map(|work| work.sentence(0.0)).collect();
+        assert_eq!(
+            said,
+            ["n2 is being emptied: 3 of 5 replicas", "Shard s7 is being copied to n4: 20 of 50 bytes"]
+        );
+    }
 }

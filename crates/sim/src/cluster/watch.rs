@@ -2,9 +2,9 @@
 //!
 //! Always holds: at each version of a shard map every hash is owned by exactly one shard, and all nodes that have this version
 //! have the same one; the version that a process has never goes back; a group that had as many voters as the replication factor
-//! says has no fewer while there are as many nodes.
+//! says, and was what the catalog had placed, has no fewer voters while there are as many nodes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -96,7 +96,13 @@ impl Watch {
             if voters < (*floor).min(wanted) {
                 world.violation(format!("{shard} had {floor} voters, and has {membership:?}"));
             }
-            *floor = (*floor).max(voters);
+            // A group on its way does not count: a change that was decided while fewer replicas were wanted may come to its
+            // end later.
+            let placed = catalog.placed(shard).unwrap_or_default().iter().map(|placed| placed.replica);
+            let is_settled = placed.collect::<BTreeSet<_>>() == membership.nodes.keys().copied().collect();
+            if is_settled && !voters.is_multiple_of(2) {
+                *floor = (*floor).max(voters);
+            }
         }
     }
 }
