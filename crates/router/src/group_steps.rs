@@ -52,8 +52,10 @@ impl Router {
             caught_up: &caught_up,
         };
         let Some(step) = next_step(wanted, &now) else {
-            // Two replicas stay a voter and a learner; there is nothing to wait for.
-            return Ok(membership.learners.iter().any(|learner| !caught_up.contains(learner)));
+            // Most learners of the catalog's group stay learners, and so does one of two replicas: whether they have caught up,
+            // or are gone, changes nothing.
+            let all = membership.replicas();
+            return Ok(next_step(wanted, &GroupNow { caught_up: &all, ..now }).is_some());
         };
         tracing::info!(%shard, ?step, "the group's membership changes");
         if let Step::HandOver(successor) = step {

@@ -30,6 +30,8 @@ pub struct Size {
     pub shards: u32,
     /// Shards whose primary is on the node that will be lost.
     pub led: u32,
+    /// Whether the run goes on until all is rebuilt and even.
+    pub rebuilds: bool,
 }
 
 /// A good network between machines that stand close together: one stream for each pair, in which nothing overtakes.
@@ -60,7 +62,7 @@ pub(crate) async fn run(world: &Arc<World>, size: Size) {
     let before = Counts::now(world);
     tokio::time::sleep(COUNTED).await;
     world.figure(format!("idle: {}", before.until(&Counts::now(world))));
-    if failover::lose(world, &layout).await && rebuild::rebuild(world, &layout).await {
+    if failover::lose(world, &layout).await && size.rebuilds && rebuild::rebuild(world, &layout).await {
         rebuild::even(world, &layout).await;
     }
 }

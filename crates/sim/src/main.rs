@@ -34,6 +34,9 @@ struct Arguments {
     /// Shards of the model whose primary is on the node that is lost.
     #[arg(long, requires = "model", default_value_t = 1_000)]
     led: u32,
+    /// Ends the model once other nodes have taken over: rebuilding takes most of the time.
+    #[arg(long, requires = "model")]
+    no_rebuild: bool,
     /// Threads to run seeds on; as many as there are cores when it is not given.
     #[arg(long)]
     threads: Option<usize>,
@@ -188,8 +191,8 @@ fn template(arguments: &Arguments) -> std::io::Result<Options> {
 }
 
 fn kind(arguments: &Arguments) -> Option<Kind> {
-    let Arguments { shards, led, .. } = *arguments;
-    let model = arguments.model.map(|nodes| Kind::Large(Size { nodes, shards, led }));
+    let Arguments { shards, led, no_rebuild, .. } = *arguments;
+    let model = arguments.model.map(|nodes| Kind::Large(Size { nodes, shards, led, rebuilds: !no_rebuild }));
     model.or_else(|| {
         arguments.kind.map(|kind| match kind {
             KindArgument::Groups => Kind::Groups,
