@@ -52,8 +52,10 @@ impl Router {
             caught_up: &caught_up,
         };
         if next_step(wanted, &group).is_none() {
-            // Two replicas stay a voter and a learner; there is nothing to wait for.
-            return Ok(membership.learners.iter().any(|learner| !caught_up.contains(learner)));
+            // Most learners of the catalog's group stay learners, and so does one of two replicas: whether they have caught up,
+            // or are gone, changes nothing.
+            let all = membership.replicas();
+            return Ok(next_step(wanted, &GroupNow { caught_up: &all, ..group }).is_some());
         }
         // The membership may come from a catalog that this node's copy is behind: what that one has added, this one would
         // take away. From now on only this membership can be changed, by what is wanted now.

@@ -20,7 +20,8 @@ use std::sync::Arc;
 use crate::run::{clients, end_in_time, run_faults};
 use crate::world::World;
 
-pub(crate) use nodes::begin;
+pub(crate) use check::catalog as catalog_of_leader;
+pub(crate) use nodes::{begin, facts, router};
 
 /// Runs a cluster from its founding to the checks at its end.
 pub(crate) async fn run(world: &Arc<World>) {

@@ -68,6 +68,7 @@ pub(crate) fn usual_weather(world: &World) -> Weather {
         slow_ms: world.pick(&[50, 400]),
         loss_percent: world.pick(&[0, 0, 1]),
         double_percent: world.pick(&[0, 2, 20]),
+        keeps_order: false,
     }
 }
 
@@ -191,6 +192,7 @@ pub(crate) async fn storm(world: &World) {
         slow_ms: world.pick(&[200, 1_000]),
         loss_percent: world.pick(&[0, 10, 30]),
         double_percent: world.pick(&[0, 30]),
+        keeps_order: false,
     };
     let storm_ms = 500 + span_ms(world);
     world.schedule(&format!("{weather:?} for {storm_ms} ms"));

@@ -3,7 +3,8 @@
 //! The same `replica`, `query`, `catalog` and `router` code that runs in production runs here on several nodes, over the engines in
 //! memory and a network that loses, delays, doubles and reorders. Clients write and read while processes crash, stand
 //! still and restart, disks fail and are lost, clocks drift and jump, the network falls apart and memberships change;
-//! checkers then compare what clients were told with what all replicas hold. Always holds: a seed and a commit replay a
+//! checkers then compare what clients were told with what all replicas hold. A run of another kind shows how a cluster of a hundred
+//! nodes and thousands of shards loses a node, without other faults. Always holds: a seed and a commit replay a
 //! run exactly, which the running hash of its trace shows. Called by the binary and by this crate's tests.
 
 mod aimed;
@@ -14,6 +15,7 @@ mod cluster;
 mod faults;
 mod groups;
 mod history;
+mod large;
 mod ledger;
 mod network;
 mod node;
@@ -25,4 +27,5 @@ mod rpc;
 mod run;
 mod world;
 
+pub use large::Size;
 pub use run::{Kind, Options, Report, run};

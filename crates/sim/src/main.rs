@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 
 use clap::Parser;
-use sim::{Kind, Options, Report};
+use sim::{Kind, Options, Report, Size};
 
 /// Runs a cluster of PSDB's replicas under simulated time, network and disks.
 #[derive(Parser)]
@@ -25,6 +25,18 @@ struct Arguments {
     /// cluster.
     #[arg(long, value_enum)]
     kind: Option<KindArgument>,
+    /// Runs a model of a cluster of so many nodes that loses the node with the most primaries.
+    #[arg(long, value_name = "NODES", conflicts_with_all = ["kind", "faults"])]
+    model: Option<u32>,
+    /// Shards of the model.
+    #[arg(long, requires = "model", default_value_t = 2_000)]
+    shards: u32,
+    /// Shards of the model whose primary is on the node that is lost.
+    #[arg(long, requires = "model", default_value_t = 1_000)]
+    led: u32,
+    /// Ends the model once other nodes have taken over: rebuilding takes most of the time.
+    #[arg(long, requires = "model")]
+    no_rebuild: bool,
     /// Threads to run seeds on; as many as there are cores when it is not given.
     #[arg(long)]
     threads: Option<usize>,
@@ -147,6 +159,7 @@ fn print(report: &Report, always_trace: bool, out: &mut impl Write) -> std::io::
     if always_trace || fails {
         report.tail.iter().try_for_each(|line| writeln!(out, "{line}"))?;
     }
+    report.figures.iter().try_for_each(|figure| writeln!(out, "{figure}"))?;
     let Report { seed, faults, trace_hash, trace_lines, answered, resent, .. } = report;
     writeln!(
         out,
@@ -168,15 +181,23 @@ fn threads(arguments: &Arguments) -> usize {
 fn template(arguments: &Arguments) -> std::io::Result<Options> {
     let usual = Options::new(0);
     Ok(Options {
-        kind: arguments.kind.map(|kind| match kind {
-            KindArgument::Groups => Kind::Groups,
-            KindArgument::Cluster => Kind::Cluster,
-        }),
-        faults: arguments.faults.unwrap_or(usual.faults),
+        kind: kind(arguments),
+        faults: arguments.faults.unwrap_or(if arguments.model.is_some() { 0 } else { usual.faults }),
         trace_lines: arguments.trace_lines.unwrap_or(usual.trace_lines),
         #[cfg(feature = "bugs")]
         bug: find_bug(arguments.bug.as_deref())?,
         ..usual
+    })
+}
+
+fn kind(arguments: &Arguments) -> Option<Kind> {
+    let Arguments { shards, led, no_rebuild, .. } = *arguments;
+    let model = arguments.model.map(|nodes| Kind::Large(Size { nodes, shards, led, rebuilds: !no_rebuild }));
+    model.or_else(|| {
+        arguments.kind.map(|kind| match kind {
+            KindArgument::Groups => Kind::Groups,
+            KindArgument::Cluster => Kind::Cluster,
+        })
     })
 }
 

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use base::{NodeId, ReplicaId, ShardId};
@@ -31,6 +32,15 @@ pub(crate) struct Network {
     late: Mutex<BTreeMap<(NodeId, NodeId), u64>>,
     /// Replicas that went with their node's disk: nothing reaches them.
     gone: Mutex<BTreeSet<ReplicaId>>,
+    /// How much was sent so far.
+    sent: Traffic,
+}
+
+/// How much was sent: Raft messages, and calls of routers.
+#[derive(Debug, Default)]
+pub(crate) struct Traffic {
+    pub(crate) messages: AtomicU64,
+    pub(crate) calls: AtomicU64,
 }
 
 /// What the network does to what it carries.
@@ -46,6 +56,8 @@ pub(crate) struct Weather {
     pub(crate) loss_percent: u64,
     /// Out of a hundred, how many arrive twice.
     pub(crate) double_percent: u64,
+    /// Whether the usual way takes exactly that long, so that nothing overtakes what was sent before it.
+    pub(crate) keeps_order: bool,
 }
 
 /// A part of a snapshot on its way; `None` after the last one.
@@ -93,6 +105,11 @@ impl Network {
         self.gone.lock().insert(replica);
     }
 
+    /// How much was sent so far.
+    pub(crate) fn sent(&self) -> &Traffic {
+        &self.sent
+    }
+
     /// Whether what is sent now arrives twice.
     pub(crate) fn doubles(&self, world: &World) -> bool {
         let double_percent = self.weather.lock().double_percent;
@@ -108,7 +125,10 @@ impl Network {
     }
 
     fn delay(&self, world: &World) -> Duration {
-        let Weather { delay_ms, slow_percent, slow_ms, .. } = *self.weather.lock();
+        let Weather { delay_ms, slow_percent, slow_ms, keeps_order, .. } = *self.weather.lock();
+        if keeps_order {
+            return Duration::from_millis(delay_ms);
+        }
         let max_ms = if world.chance(slow_percent) { slow_ms } else { delay_ms };
         Duration::from_millis(world.choose(max_ms + 1))
     }
@@ -117,6 +137,7 @@ impl Network {
 impl World {
     /// Sends messages of one replica to another.
     pub(crate) fn carry(self: &Arc<Self>, from: NodeId, to: NodeId, shard: ShardId, messages: Vec<Message>) {
+        self.network.sent.messages.fetch_add(messages.len() as u64, Ordering::Relaxed);
         let loss_percent = self.network.weather.lock().loss_percent;
         if self.network.is_cut(from, to) || self.chance(loss_percent) {
             return;

@@ -79,10 +79,15 @@ impl Node {
         let process = Arc::new(process);
         *self.process.lock() = Some(process.clone());
         process.watch();
-        process.watch_peers();
         match world.options.kind() {
-            Kind::Cluster => cluster::begin(world, &process, self.id),
+            // Whoever starts it has a catalog for it first.
+            Kind::Large(_) => {}
+            Kind::Cluster => {
+                process.watch_peers();
+                cluster::begin(world, &process, self.id);
+            }
             Kind::Groups => {
+                process.watch_peers();
                 if world.founders.contains(&self.id) && !self.is_founded.load(Ordering::SeqCst) {
                     process.found();
                 }

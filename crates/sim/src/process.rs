@@ -36,6 +36,9 @@ const TASKS_KEPT: usize = 64;
 /// How long another node may be lost before its loss is noticed, in milliseconds.
 const PEER_LOOK_MS_MAX: u64 = 1_500;
 
+/// How long an fsync takes in a large cluster, at most, in milliseconds.
+const LARGE_FSYNC_MS: u64 = 2;
+
 /// A running process.
 pub(crate) struct Process {
     pub(crate) host: Host,
@@ -102,7 +105,10 @@ impl Process {
             node,
             store: store.clone(),
             log: log.clone(),
-            fsync_ms: world.pick(&[0, 2, 2, 20]),
+            fsync_ms: match world.options.kind() {
+                Kind::Groups | Kind::Cluster => world.pick(&[0, 2, 2, 20]),
+                Kind::Large(_) => LARGE_FSYNC_MS,
+            },
             stall_ms: AtomicU64::new(0),
             writes: Mutex::default(),
             write_submitted: Notify::new(),
@@ -115,10 +121,13 @@ impl Process {
         });
         world.ledger.lock().read_disk(&log)?;
         machinery.start();
-        let compaction = CompactionPolicy {
-            entries_max: 3 + world.choose(40),
-            flush_interval_ms: 5 + world.choose(400),
-            ..CompactionPolicy::default()
+        let compaction = match world.options.kind() {
+            Kind::Groups | Kind::Cluster => CompactionPolicy {
+                entries_max: 3 + world.choose(40),
+                flush_interval_ms: 5 + world.choose(400),
+                ..CompactionPolicy::default()
+            },
+            Kind::Large(_) => CompactionPolicy::default(),
         };
         let started = Host::start(HostOptions {
             node,
@@ -282,7 +291,7 @@ impl Machinery {
     }
 
     async fn write_group(&self, batches: Vec<LogBatch>) -> Result<(), Fault> {
-        if self.world.options.kind() == Kind::Cluster {
+        if self.world.options.kind() != Kind::Groups {
             self.world.ledger.lock().register_all(&self.store.keyspaces()?);
         }
         for batch in &batches {

@@ -11,8 +11,9 @@ use futures::stream::{FuturesUnordered, StreamExt};
 
 use crate::client::Client;
 use crate::groups;
-use crate::world::{TRACE_LINES_MAX, World};
-use crate::{checks_at_end, cluster, faults, repair};
+use crate::large::Size;
+use crate::world::World;
+use crate::{checks_at_end, cluster, faults, large, repair};
 
 /// Simulated time that clients and repairs get once nothing goes wrong any more, in seconds. Whoever takes longer has
 /// stalled.
@@ -25,6 +26,8 @@ pub enum Kind {
     Groups,
     /// A whole cluster: nodes that join, replicas placed by the catalog, clients that ask routers.
     Cluster,
+    /// A cluster of many nodes and shards that loses the node with the most primaries. No seed says so.
+    Large(Size),
 }
 
 /// What to run.
@@ -100,6 +103,8 @@ pub struct Report {
     pub resent: u64,
     /// What must not have happened.
     pub violations: Vec<String>,
+    /// What a large cluster took, a sentence each.
+    pub figures: Vec<String>,
 }
 
 /// Runs one seed.
@@ -115,6 +120,7 @@ async fn simulate(options: Options) -> Report {
         match options.kind() {
             Kind::Groups => run_groups(&world).await,
             Kind::Cluster => cluster::run(&world).await,
+            Kind::Large(size) => large::run(&world, size).await,
         }
     };
     // The first violation tells the most; what follows from it may take long.
@@ -229,7 +235,7 @@ async fn peace_is_over(world: &World) {
 fn report(world: &World) -> Report {
     let (trace_hash, trace_lines, tail) = world.trace_summary();
     let mut history = world.history.lock();
-    if trace_lines >= TRACE_LINES_MAX {
+    if trace_lines >= world.trace_lines_max() {
         history.violation("the run does not end".to_owned());
     }
     Report {
@@ -242,5 +248,6 @@ fn report(world: &World) -> Report {
         answered: history.answered,
         resent: history.resent,
         violations: history.violations.clone(),
+        figures: world.figures(),
     }
 }

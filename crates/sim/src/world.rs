@@ -23,7 +23,7 @@ use crate::process::Process;
 use crate::run::{Kind, Options};
 
 /// Lines of trace after which a run is taken for one that never ends: a hundred times as many as most have.
-pub(crate) const TRACE_LINES_MAX: u64 = 1_000_000;
+const TRACE_LINES_MAX: u64 = 1_000_000;
 
 /// Nodes that a whole cluster has in a run, at most, those included that take the place of lost ones.
 const CLUSTER_NODES_MAX: u32 = 9;
@@ -55,6 +55,7 @@ pub(crate) struct World {
     pub(crate) violated: Notify,
     next_replica: AtomicU64,
     schedule: Mutex<Vec<String>>,
+    figures: Mutex<Vec<String>>,
     random: Mutex<StdRng>,
     trace: Mutex<Trace>,
     started: Instant,
@@ -78,9 +79,10 @@ impl World {
             Kind::Groups if drawn == 1 => (1, 3),
             Kind::Groups => (drawn, drawn + 1),
             Kind::Cluster => (1, CLUSTER_NODES_MAX),
+            Kind::Large(size) => (1, size.nodes),
         };
         let members = match options.kind() {
-            Kind::Groups => numbers(total).map(|node| (node, node.get())).collect(),
+            Kind::Groups | Kind::Large(_) => numbers(total).map(|node| (node, node.get())).collect(),
             Kind::Cluster => BTreeMap::new(),
         };
         let started = Instant::now();
@@ -101,6 +103,7 @@ impl World {
             violated: Notify::new(),
             next_replica: AtomicU64::new(1_000),
             schedule: Mutex::default(),
+            figures: Mutex::default(),
             random: Mutex::new(random),
             trace: Mutex::new(Trace { hash: 0xCBF2_9CE4_8422_2325, ..Trace::default() }),
             started,
@@ -186,6 +189,26 @@ impl World {
         self.schedule.lock().clone()
     }
 
+    /// Keeps a sentence for whoever reads the report.
+    pub(crate) fn figure(&self, sentence: String) {
+        self.trace(&sentence);
+        self.figures.lock().push(sentence);
+    }
+
+    /// The sentences kept.
+    pub(crate) fn figures(&self) -> Vec<String> {
+        self.figures.lock().clone()
+    }
+
+    /// Lines of trace after which the run is taken for one that never ends.
+    pub(crate) fn trace_lines_max(&self) -> u64 {
+        match self.options.kind() {
+            Kind::Groups | Kind::Cluster => TRACE_LINES_MAX,
+            // Its phases have ends of their own.
+            Kind::Large(_) => u64::MAX,
+        }
+    }
+
     /// Records something that must not happen.
     pub(crate) fn violation(&self, what: impl Into<String>) {
         let what = what.into();
@@ -214,7 +237,7 @@ impl World {
             trace.tail.pop_front();
         }
         trace.tail.push_back(line);
-        if trace.lines == TRACE_LINES_MAX {
+        if trace.lines == self.trace_lines_max() {
             self.violated.notify_one();
         }
     }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use sim::{Kind, Options, run};
+use sim::{Kind, Options, Size, run};
 
 /// Seeds that every test run runs.
 const SEEDS: u64 = 200;
@@ -51,6 +51,15 @@ fn a_whole_cluster_runs_the_same_way_twice() {
         let options = Options { kind: Some(Kind::Cluster), ..Options::new(seed) };
         assert_eq!(run(options).trace_hash, run(options).trace_hash, "seed {seed}");
     }
+}
+
+#[test]
+fn every_shard_of_a_lost_node_is_served_elsewhere_within_seconds() {
+    let size = Size { nodes: 10, shards: 60, led: 40, rebuilds: true };
+    let options = Options { kind: Some(Kind::Large(size)), faults: 0, ..Options::new(1) };
+    let report = run(options);
+    assert!(report.violations.is_empty(), "{:#?}\n{:#?}", report.figures, report.violations);
+    assert_eq!(report.trace_hash, run(options).trace_hash);
 }
 
 /// With `--features bugs`: each bug that is put back is found within the first few seeds.

@@ -180,7 +180,7 @@ fn strangers(
 }
 
 /// The catalog as its leader has it.
-pub(super) fn catalog(world: &World) -> Option<Arc<Catalog>> {
+pub(crate) fn catalog(world: &World) -> Option<Arc<Catalog>> {
     match groups::leader(world, CATALOG_SHARD)? {
         Member::Catalog(handle) => Some(handle.state()),
         Member::Shard(_) => None,

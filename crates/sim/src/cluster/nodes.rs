@@ -9,6 +9,8 @@ use std::time::Duration;
 use base::NodeId;
 use catalog::{Command, NodeFacts};
 use futures::future::BoxFuture;
+use replica::Host;
+use replica::spawn::Spawner;
 use router::{FIRST_NODE, Router, RouterOptions, found_cluster};
 
 use super::peers::Way;
@@ -34,21 +36,26 @@ pub(crate) fn begin(world: &Arc<World>, process: &Arc<Process>, node: NodeId) {
         while host.catalog().is_none() {
             tokio::time::sleep(CATALOG_LOOK_INTERVAL).await;
         }
-        let router = Router::new(RouterOptions {
-            node,
-            host: Arc::new(host),
-            peers: Arc::new(Way { world: world.clone(), from: node }),
-            describe: Arc::new(bson::Document::new),
-            clock: world.node(node).clock.clone(),
-            entropy: world.clone(),
-            spawner,
-        });
+        let router = router(&world, node, host, spawner);
         world.trace(&format!("{node} serves"));
         if let Some(process) = own.upgrade() {
             process.serve(router.clone());
         }
         router.keep_reconciled().await;
     }));
+}
+
+/// The router of a process.
+pub(crate) fn router(world: &Arc<World>, node: NodeId, host: Host, spawner: Arc<dyn Spawner>) -> Arc<Router> {
+    Router::new(RouterOptions {
+        node,
+        host: Arc::new(host),
+        peers: Arc::new(Way { world: world.clone(), from: node }),
+        describe: Arc::new(bson::Document::new),
+        clock: world.node(node).clock.clone(),
+        entropy: world.clone(),
+        spawner,
+    })
 }
 
 /// Founds the cluster, and lets the first nodes join: mostly as many as shards have replicas.
@@ -86,7 +93,7 @@ fn founding() -> Command {
     Command::Found { name: "sim".to_owned(), replication_factor: 3, node: facts(FIRST_NODE.get()) }
 }
 
-fn facts(machine: u32) -> NodeFacts {
+pub(crate) fn facts(machine: u32) -> NodeFacts {
     NodeFacts {
         name: format!("n{machine}"),
         listen: format!("n{machine}:27017"),

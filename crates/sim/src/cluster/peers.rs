@@ -4,6 +4,7 @@
 //! come fails, though it may have been executed.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -48,6 +49,7 @@ fn may_repeat(request: &PeerRequest) -> bool {
 
 impl Way {
     async fn ask(&self, to: NodeId, request: PeerRequest) -> Result<PeerReply, PeerFailure> {
+        self.world.network.sent().calls.fetch_add(1, Ordering::Relaxed);
         if !self.world.hop(self.from, to).await {
             return Err(self.silence(to).await);
         }
