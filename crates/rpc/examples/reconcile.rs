@@ -60,7 +60,8 @@ impl Transport for Nowhere {
 async fn main() {
     let (catalog, first) = large_catalog();
     let machine = Arc::new(Machine { started: Instant::now(), drawn: AtomicU64::new(1) });
-    let spawner = Arc::new(ThreadSpawner::new(tokio::runtime::Handle::current(), 1).expect("a thread starts"));
+    let spawner =
+        Arc::new(ThreadSpawner::new(tokio::runtime::Handle::current(), 1).expect("a thread starts"));
     let host = start(machine.clone(), spawner.clone()).await;
     let own = catalog.cluster().catalog[0].replica;
     host.create_catalog(own, &membership(&catalog), first).await.expect("is created");
