@@ -14,7 +14,7 @@ use base::{Namespace, NodeId, ReshardId, ShardId};
 use bson::Document;
 use catalog::balance::{self, Observed, ShardLoad};
 use catalog::{Catalog, CollectionRecord, Command, NodeFacts, ReshardPlan, ReshardStep, ShardPlacement};
-use document::{DocBuf, DocRef, ShardKey};
+use document::{DocBuf, ShardKey};
 use storage::{KvBatch, KvOp};
 
 const NODES: u32 = 30;

@@ -63,7 +63,8 @@ pub enum Command {
         /// The replica.
         replica: ReplicaId,
     },
-    /// Plans a replica of a shard (or of the catalog) on a node that has none. It begins as a learner.
+    /// Plans a replica of a shard on a node that has none, while the shard has fewer than the replication factor. It begins as a
+    /// learner.
     PlaceReplica {
         /// The shard.
         shard: ShardId,

@@ -178,7 +178,9 @@ impl Catalog {
     fn place_replica(&self, batch: &mut KvBatch, shard: ShardId, node: NodeId) -> Result<()> {
         let (mut record, position) = self.shard_to_change(shard)?;
         let Some(placement) = record.all_shards_mut().nth(position) else { return Ok(()) };
-        if placement.members().any(|placed| placed.node == node) {
+        let factor = usize::try_from(self.cluster.replication_factor).unwrap_or(usize::MAX);
+        // Somebody else may have placed the one that was missing.
+        if placement.replicas.len() >= factor || placement.members().any(|placed| placed.node == node) {
             return Ok(());
         }
         self.check_takes(node)?;

@@ -423,3 +423,16 @@ fn a_dropped_collection_is_forgotten_when_the_last_node_that_has_of_it_comes_bac
     run(&mut catalog, &Command::JoinNode { token: "again".into(), facts: again }).expect("joined");
     assert!(catalog.collection(dropped.id).is_none());
 }
+
+#[test]
+fn a_replica_that_somebody_else_has_placed_meanwhile_is_not_placed_twice() {
+    let mut catalog = three_nodes();
+    let facts = NodeFacts { peer: "n4".into(), ..facts("n4") };
+    run(&mut catalog, &Command::JoinNode { token: "n4".into(), facts }).expect("joined");
+    // Whoever plans by an older catalog sees two replicas, and does not know that the third is on another node by now.
+    run(&mut catalog, &Command::PlaceReplica { shard: ShardId(100), node: NodeId(4) })
+        .expect("nothing to do");
+    let held: Vec<u32> =
+        record(&catalog).shard_map.shards[0].replicas.iter().map(|placed| placed.node.get()).collect();
+    assert_eq!(held, [1, 2, 3]);
+}
