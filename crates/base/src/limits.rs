@@ -77,7 +77,7 @@ pub const PEER_NESTING_MAX: usize = 2 * NESTING_MAX;
 /// Snapshots that a node sends at a time, and that it receives at a time.
 pub const SNAPSHOTS_AT_A_TIME: usize = 2;
 /// Bytes of snapshots that a node sends in a second beside clients; more where it serves none.
-pub const SNAPSHOT_BYTES_PER_SECOND_DEFAULT: u64 = 32 * 1024 * 1024;
+pub const SNAPSHOT_BYTES_PER_SECOND_DEFAULT: u64 = 24 * 1024 * 1024;
 /// Free bytes of disk below which client writes are refused. Compaction goes on then: after a fast load it was seen to take
 /// 500 MiB more before it gave any back.
 pub const DISK_RESERVE_BYTES_DEFAULT: u64 = 1024 * 1024 * 1024;

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 const ALONE_TIMES: u64 = 8;
 /// How long work that costs more than sending rests beside clients, in times of what it took: on a machine that is busy it takes
 /// longer, and rests longer.
-const REST_TIMES: u32 = 3;
+const REST_TIMES: u32 = 4;
 /// How long operations are counted before it is judged whether clients are served.
 const JUDGED_INTERVAL: Duration = Duration::from_millis(100);
 /// Operations a second from which on clients are served: what a node looks after by itself stays below.
@@ -118,6 +118,6 @@ mod tests {
         sent_in_100_ms(&pace, 200, 0, 100);
         let beside = sent_in_100_ms(&pace, 300, 100, 100);
         assert!(beside < 4 * MIB, "{beside}");
-        assert_eq!(pace.rest(Duration::from_millis(5)), Duration::from_millis(15));
+        assert_eq!(pace.rest(Duration::from_millis(5)), Duration::from_millis(20));
     }
 }
