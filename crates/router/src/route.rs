@@ -144,7 +144,9 @@ impl Router {
                 None => single.push((at, one)),
             }
         }
-        *calls += by_node.len() as u64 + single.len() as u64;
+        // What is done on this node counts as one, however many shards it is about.
+        let apart = if cx.reads.mode == ReadMode::Primary { single.len().min(1) } else { single.len() };
+        *calls += (by_node.len() + apart) as u64;
         let singles =
             single.into_iter().map(|(at, one)| async move { vec![(at, self.attempt_one(cx, one).await)] });
         let together = by_node.into_iter().map(|(node, many)| self.attempt_on(cx, node, many));
