@@ -23,6 +23,9 @@ pub(super) const QUIET: &str = "quiet";
 const QUIET_SECONDS: u64 = 8;
 /// How long the cluster may take to be well before that, in seconds; where it takes longer nothing is tried.
 const SETTLING_SECONDS_MAX: u64 = 10;
+/// How often, and how many times, a leader is looked for that is not there at once.
+const LEADER_LOOK_INTERVAL: Duration = Duration::from_millis(100);
+const LEADER_LOOKS_MAX: usize = 50;
 /// Attempts to read, each as long as a router tries.
 const ATTEMPTS_MAX: u64 = 3;
 /// How long each is waited for, in milliseconds.
@@ -37,7 +40,7 @@ pub(super) async fn check(world: &Arc<World>) {
         return;
     }
     tokio::time::sleep(Duration::from_secs(QUIET_SECONDS)).await;
-    let Some(leader) = shard(world).and_then(|shard| groups::leader_node(world, shard)) else {
+    let Some(leader) = await_leader(world).await else {
         return world.violation("the quiet collection has no leader");
     };
     let place = world.node(leader);
@@ -53,6 +56,18 @@ pub(super) async fn check(world: &Arc<World>) {
         world.violation("the quiet collection does not wake when its leader is gone");
     }
     faults::start(world, leader).await;
+}
+
+/// The node of the leader. Messages that overtake each other can wake replicas whose leader goes on sleeping; they elect another.
+async fn await_leader(world: &World) -> Option<NodeId> {
+    for _ in 0..LEADER_LOOKS_MAX {
+        let found = shard(world).and_then(|shard| groups::leader_node(world, shard));
+        if found.is_some() {
+            return found;
+        }
+        tokio::time::sleep(LEADER_LOOK_INTERVAL).await;
+    }
+    None
 }
 
 fn shard(world: &World) -> Option<ShardId> {
