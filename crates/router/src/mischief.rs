@@ -1,11 +1,18 @@
 //! What a router does wrong when a bug is put back. Called where it would have made the mistake.
 
+use std::time::Duration;
+
+use catalog::ShardPlacement;
 use query::copy::Pairs;
 use query::encoding::TAG_RETRY;
 use query::state::ShardState;
+use replica::ShardHandle;
 use replica::bugs::Bug;
 
 use crate::Router;
+
+/// For how long a shard that should be gone goes on answering.
+const KEPT: Duration = Duration::from_secs(1);
 
 impl Router {
     /// Whether the bug is put back.
@@ -16,6 +23,16 @@ impl Router {
     /// Whether a shard answers reads that it must not answer.
     pub(crate) fn reads_wrongly(&self, state: &ShardState) -> bool {
         state.sealed && state.receiving.is_empty() && self.has_bug(Bug::ReadWhileSealed)
+    }
+
+    /// A shard that others have taken the place of is kept for a while, and answers: routers that have not heard of them ask it.
+    pub(crate) async fn keep_source(&self, placement: &ShardPlacement) {
+        let is_here = |replica: &ShardHandle| replica.leader_node() == Some(self.node);
+        if self.has_bug(Bug::ReadWhileSealed)
+            && self.host.shard(placement.shard).is_some_and(|it| is_here(&it))
+        {
+            tokio::time::sleep(KEPT).await;
+        }
     }
 
     /// What goes to the targets of a copy.

@@ -129,6 +129,8 @@ impl Router {
     /// Removes this node's replicas of shards that others have replaced, or that never came into use.
     async fn drop_retired(&self, record: &CollectionRecord) -> Result<()> {
         for placement in &record.retired {
+            #[cfg(feature = "bugs")]
+            self.keep_source(placement).await;
             for mine in placement.members().filter(|placed| placed.node == self.node) {
                 self.host.drop_replica(placement.shard).await?;
                 let gone = Command::ReplicaGone { collection: record.id, replica: mine.replica };
