@@ -57,6 +57,26 @@ def work(uri, process, count, done, failures, ends):
         done[process] += 1
 
 
+class Clients:
+    """Clients of these routers that work until they are told to end; `done` counts what each of them did."""
+
+    def __init__(self, uri, count):
+        self.done, self.failures, self.ends = processes.Array("Q", len(CLIENTS)), processes.Queue(), processes.Event()
+        each = [(uri, number, count, self.done, self.failures, self.ends) for number in range(len(CLIENTS))]
+        self.processes = in_processes(work, each)
+        time.sleep(WARM_UP_S)
+
+    def end(self):
+        """What they were told in the place of answers."""
+        self.ends.set()
+        told = []
+        while any(process.is_alive() for process in self.processes) or not self.failures.empty():
+            if not self.failures.empty():
+                told.append(self.failures.get())
+            time.sleep(0.01)
+        return told
+
+
 def in_processes(target, arguments):
     # Not forked: a client of the driver does not outlive that. They end with this process, however it ends.
     started = [processes.Process(target=target, args=each, daemon=True) for each in arguments]
@@ -111,20 +131,14 @@ def measure(cluster, gib, seconds):
     client = connect(routers)
     gone = node_id(client, f"n{victim}")
 
-    done, failures, ends = processes.Array("Q", len(CLIENTS)), processes.Queue(), processes.Event()
-    clients = in_processes(work, [(routers, each, count, done, failures, ends) for each in range(len(CLIENTS))])
-    time.sleep(WARM_UP_S)
+    clients = Clients(routers, count)
+    done = clients.done
     before, _ = rate(done, lambda: time.sleep(seconds))
     cluster.kill(victim)
     cluster.wipe(victim)
     cluster.start(victim)
     meanwhile, rebuild_s = rate(done, lambda: await_replaced(client, gone))
-    ends.set()
-    told = []
-    while any(process.is_alive() for process in clients) or not failures.empty():
-        if not failures.empty():
-            told.append(failures.get())
-        time.sleep(0.01)
+    told = clients.end()
     return (f"{gib} GiB in {count} documents, loaded in {load_s:.1f} s: replicas complete again after {rebuild_s:.1f} s; "
             f"clients {meanwhile:.0f} operations/s meanwhile, {meanwhile / before * 100:.0f} % of {before:.0f} before; "
             f"{len(told)} of {sum(done)} failed"), told

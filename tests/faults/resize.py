@@ -18,7 +18,7 @@ import tempfile
 import time
 
 from cluster import REPLICAS_MAX, Cluster, await_complete, connect, replicas, status
-from rebuild import CLIENTS, DOCUMENT_BYTES, PATIENCE_S, WARM_UP_S, document, fill, in_processes, processes, rate, work
+from rebuild import DOCUMENT_BYTES, PATIENCE_S, Clients, document, fill, rate
 from shards import chunks, is_resharding, left_over
 
 NODES = 4
@@ -115,20 +115,14 @@ def measure(cluster, gib, seconds, cuts):
     await_still(client)
     resize(client, [0], 0, gib)
 
-    done, failures, ends = processes.Array("Q", len(CLIENTS)), processes.Queue(), processes.Event()
-    clients = in_processes(work, [(cluster.uri(), each, count, done, failures, ends) for each in range(len(CLIENTS))])
-    time.sleep(WARM_UP_S)
+    clients = Clients(cluster.uri(), count)
+    done = clients.done
     usual, _ = rate(done, lambda: time.sleep(seconds))
     resize(client, done, usual, gib)
     for _ in range(cuts):
         split_first(client, SMALL)
         merge_all(client, SMALL)
-    ends.set()
-    told = []
-    while any(process.is_alive() for process in clients) or not failures.empty():
-        if not failures.empty():
-            told.append(failures.get())
-        time.sleep(0.01)
+    told = clients.end()
     sealed = sealed_ms(cluster)
     print(f"{len(sealed)} shards sealed: p50 {percentile(sealed, 50)} ms, p99 {percentile(sealed, 99)} ms, "
           f"longest {sealed[-1]} ms; {len(told)} of {sum(done)} operations failed")
