@@ -21,17 +21,24 @@ use crate::membership::{MemberChange, conf_change, decode_conf_change};
 
 /// Length of a tick in milliseconds. Ticks that were missed are never caught up.
 pub(crate) const TICK_MS: u64 = 50;
-const HEARTBEAT_TICKS: usize = 2;
+/// Two of them, and the time that the second one's echo takes, fit into a lease.
+pub(crate) const HEARTBEAT_TICKS: u64 = 3;
 const ELECTION_TICKS: usize = 8;
 const ELECTION_TICKS_MAX: usize = 16;
 /// Ticks between two voters' elections when their leader's node is known to be gone.
 const RANK_TICKS: usize = 2;
+/// How much less time several ticks may take than they should, in milliseconds.
+pub(crate) const TICK_SLACK_MS: u64 = 5;
 /// How much faster a voter's clock may run than a leader's, in milliseconds of one election timeout.
 const DRIFT_MARGIN_MS: u64 = 40;
 /// A lease runs this long from the moment before its proof was sent: for one election timeout no voter of the quorum
-/// votes for another, less the tick that may have been almost over when the message came, less the drift.
+/// votes for another, less the tick that may have been almost over when the message came, less slack and drift.
 pub(crate) const LEASE: Duration =
-    Duration::from_millis((ELECTION_TICKS as u64 - 1) * TICK_MS - DRIFT_MARGIN_MS);
+    Duration::from_millis((ELECTION_TICKS as u64 - 1) * TICK_MS - TICK_SLACK_MS - DRIFT_MARGIN_MS);
+/// The last byte of a proof's context: whether somebody waits for it.
+const WANTED: u8 = 1;
+const NOT_WANTED: u8 = 0;
+const PROOF_CONTEXT_BYTES: usize = 17;
 /// No lease that was given before now holds after this time, whatever happens to its holder.
 pub const LEASE_MAX: Duration = Duration::from_millis(ELECTION_TICKS as u64 * TICK_MS);
 const MESSAGE_BYTES_MAX: u64 = 1024 * 1024;
@@ -99,7 +106,7 @@ impl Group {
             election_tick: ELECTION_TICKS,
             min_election_tick: ELECTION_TICKS,
             max_election_tick: ELECTION_TICKS_MAX,
-            heartbeat_tick: HEARTBEAT_TICKS,
+            heartbeat_tick: HEARTBEAT_TICKS as usize,
             applied: applied.get(),
             max_size_per_msg: if counts { 0 } else { MESSAGE_BYTES_MAX },
             max_inflight_msgs: MESSAGES_IN_FLIGHT_MAX,
@@ -186,10 +193,11 @@ impl Group {
             .map_err(|error| Fault::corruption(format!("an election cannot start: {error}")))
     }
 
-    /// Time passes by one tick.
-    pub(crate) fn tick(&mut self, entropy: &dyn Entropy) {
+    /// Time passes by one tick. Returns whether this replica leads and sends heartbeats now.
+    pub(crate) fn tick(&mut self, entropy: &dyn Entropy) -> bool {
         self.silent_ticks = self.silent_ticks.saturating_sub(1);
         self.stepping(entropy, RawNode::tick);
+        self.leads() && self.raw.raft.heartbeat_elapsed() == 0
     }
 
     /// The leader is probably gone: this follower's turn to ask for votes comes `rank` turns after the first one's. Even the
@@ -223,10 +231,13 @@ impl Group {
         self.truncate_after(appended);
     }
 
-    /// Begins a round of messages whose acknowledgement by a quorum proves that this replica leads at `now`.
-    pub(crate) fn prove(&mut self, now: MonoTime) {
-        let mut context = self.term().get().to_be_bytes().to_vec();
+    /// Begins a round of messages whose acknowledgement by a quorum proves that this replica leads at `now`. They do not wait
+    /// for others to share the way with when the proof is wanted.
+    pub(crate) fn prove(&mut self, now: MonoTime, is_wanted: bool) {
+        let mut context = Vec::with_capacity(PROOF_CONTEXT_BYTES);
+        context.extend_from_slice(&self.term().get().to_be_bytes());
         context.extend_from_slice(&(now.0.as_nanos() as u64).to_be_bytes());
+        context.push(if is_wanted { WANTED } else { NOT_WANTED });
         self.raw.read_index(context);
     }
 
@@ -268,9 +279,27 @@ impl Group {
         self.raw.transfer_leader(replica.get());
     }
 
-    /// Whether that is under way. The library gives up after a while.
-    pub(crate) fn is_handing_over(&self) -> bool {
-        self.raw.raft.lead_transferee.is_some()
+    /// Whether this replica leads a group that a committed change has removed it from. The library would let it go on, looks for
+    /// its place in the group and panics, and takes the last other voter for the proof that it leads.
+    pub(crate) fn leads_as_stranger(&self) -> bool {
+        self.leads() && self.raw.raft.prs().get(self.raw.raft.id).is_none()
+    }
+
+    /// Gives the role up, to nobody.
+    pub(crate) fn step_down(&mut self, entropy: &dyn Entropy) {
+        let term = self.raw.raft.term;
+        self.stepping(entropy, |raw| raw.raft.become_follower(term, raft::INVALID_ID));
+    }
+
+    /// Asks a voter to campaign at once.
+    pub(crate) fn campaign_now(&self, voter: ReplicaId) -> Message {
+        Message {
+            msg_type: MessageType::MsgTimeoutNow,
+            from: self.raw.raft.id,
+            to: voter.get(),
+            term: self.raw.raft.term,
+            ..Message::default()
+        }
     }
 
     /// Collects everything that the library wants done. Faults on an entry that this version cannot apply.
@@ -315,7 +344,7 @@ impl Group {
             }
             self.raw.advance_append_async(ready);
             if work.logging.is_none() && self.unlogged.is_empty() {
-                self.note_persisted(number);
+                self.raw.on_persist_ready(number);
                 self.durable_number = number;
                 self.release_messages(number, &mut work);
             }
@@ -330,7 +359,7 @@ impl Group {
         let mut work = Work::default();
         while self.unlogged.pop_front_if(|(_, last)| *last <= number).is_some() {}
         let durable = self.unlogged.front().map_or(self.last_number, |(first, _)| first - 1);
-        self.note_persisted(durable);
+        self.raw.on_persist_ready(durable);
         self.durable_number = durable;
         self.release_messages(durable, &mut work);
         work
@@ -349,15 +378,6 @@ impl Group {
     /// Everything up to `index` is applied. The library may leave a joint configuration now, by an entry of its own.
     pub(crate) fn applied(&mut self, index: LogIndex) {
         self.raw.advance_apply_to(index.get());
-    }
-
-    /// Tells the library what is durable. Not where this replica leads and a committed change has removed it: the library would
-    /// look for its place in the group, and panic. Once it leads no more, the next number covers these.
-    fn note_persisted(&mut self, number: u64) {
-        let is_member = self.raw.raft.prs().get(self.raw.raft.id).is_some();
-        if is_member || !self.leads() {
-            self.raw.on_persist_ready(number);
-        }
     }
 
     fn release_messages(&mut self, number: u64, work: &mut Work) {
@@ -388,9 +408,15 @@ fn draw_timeout(entropy: &dyn Entropy) -> usize {
 }
 
 fn decode_proof(state: &ReadState) -> Option<(Term, MonoTime)> {
-    let (term, sent) = state.request_ctx.split_first_chunk::<8>()?;
-    let sent = Duration::from_nanos(u64::from_be_bytes(sent.try_into().ok()?));
+    let (term, rest) = state.request_ctx.split_first_chunk::<8>()?;
+    let (sent, _) = rest.split_first_chunk::<8>()?;
+    let sent = Duration::from_nanos(u64::from_be_bytes(*sent));
     Some((Term(u64::from_be_bytes(*term)), MonoTime(sent)))
+}
+
+/// Whether somebody waits for what a heartbeat, or the echo of one, proves.
+pub(crate) fn is_wanted(message: &Message) -> bool {
+    message.context.len() == PROOF_CONTEXT_BYTES && message.context.last() == Some(&WANTED)
 }
 
 /// Whether another node may send this: proposals, reads and wishes of the local node may not come from outside, and

@@ -230,6 +230,18 @@ impl<M: StateMachine> ReplicaHandle<M> {
         }
     }
 
+    /// Lets the others know without delay what is committed, when this replica leads.
+    pub fn announce_commit(&self) {
+        if self.is_leader() {
+            self.want_proof();
+        }
+    }
+
+    fn want_proof(&self) {
+        self.shared.proof_wanted.store(true, Ordering::SeqCst);
+        self.shared.owner.notify_one();
+    }
+
     /// How long ago this replica had everything that its leader had committed, as far as it heard: nothing on the leader.
     pub fn staleness(&self) -> Duration {
         if self.is_leader() {
@@ -376,8 +388,7 @@ impl<M: StateMachine> ReplicaHandle<M> {
                     return Err(self.not_primary());
                 }
                 if !self.may_serve(since) && leader.is_some() {
-                    self.shared.proof_wanted.store(true, Ordering::SeqCst);
-                    self.shared.owner.notify_one();
+                    self.want_proof();
                 }
                 rung.await;
             }

@@ -16,6 +16,7 @@ use crate::metrics::count;
 use crate::node::Node;
 use crate::open;
 use crate::snapshot::{Chunk, NotInstalled, SnapshotHeader};
+use crate::transport::Haste;
 
 /// A snapshot on its way into a generation of its replica's keyspace that no other attempt fills: leaders change, and the
 /// attempt of an earlier one may still be under way. Dropping it removes what it filled.
@@ -80,7 +81,7 @@ impl<S: StateMachine, C: StateMachine> HostOf<S, C> {
             return;
         }
         if let Some(answer) = answer_of_one_that_is_not_here(&message) {
-            self.inner.node.options.transport.send(from, shard, vec![answer]);
+            self.inner.node.options.transport.send(from, shard, vec![answer], Haste::Now);
         }
     }
 

@@ -63,7 +63,7 @@ pub use metrics::HostMetrics;
 pub use node::{CompactionPolicy, HostOptions};
 pub use shard::ShardMachine;
 pub use spawn::{Spawner, ThreadSpawner};
-pub use transport::{NoPeers, Transport};
+pub use transport::{Haste, NoPeers, Transport};
 
 /// All replicas of a node.
 pub type Host = HostOf<ShardMachine, CatalogMachine>;

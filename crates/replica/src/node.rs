@@ -8,6 +8,7 @@ use base::{Clock, Code, Entropy, Error, NodeId, ReplicaId, ShardId};
 use parking_lot::Mutex;
 use storage::{KeyspaceName, LogBatch, LogWriter, RaftLog, Store};
 use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
 
 #[cfg(feature = "bugs")]
 use crate::bugs::Bug;
@@ -73,6 +74,8 @@ pub(crate) struct Node {
     pub(crate) options: HostOptions,
     pub(crate) metrics: Arc<HostMetrics>,
     pub(crate) latch: Arc<FaultLatch>,
+    /// From where the ticks of all its groups count.
+    pub(crate) origin: Instant,
     /// Whether the whole host is being stopped, not one replica.
     pub(crate) stopping: AtomicBool,
     /// Bytes applied since the last flush.
@@ -89,6 +92,7 @@ impl Node {
             options,
             metrics: Arc::default(),
             latch: Arc::default(),
+            origin: Instant::now(),
             stopping: AtomicBool::new(false),
             unflushed_bytes: AtomicU64::new(0),
             flush_wanted: Notify::new(),

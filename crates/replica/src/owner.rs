@@ -11,6 +11,7 @@ mod compact;
 mod mischief;
 pub(crate) mod peers;
 mod sleep;
+mod ticks;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -26,11 +27,12 @@ use tokio::time::{MissedTickBehavior, interval_at};
 
 use self::peers::Unproven;
 use self::sleep::Sleep;
+use self::ticks::Ticks;
 use crate::apply::{Applier, Change, Committed};
 #[cfg(feature = "bugs")]
 use crate::bugs::Bug;
 use crate::entry::{self, EntryBuilder};
-use crate::group::{Group, Logging, TICK_MS, Work};
+use crate::group::{Group, Logging, Work};
 use crate::handle::{Answer, Answers, Control, Request};
 use crate::machine::{EvaluateContext, StateMachine};
 use crate::membership::Membership;
@@ -94,7 +96,11 @@ pub(crate) struct Owner<M: StateMachine> {
     sleep: Sleep,
     /// The highest index that a leader said was committed.
     leader_commit: LogIndex,
+    /// The last entry that this replica told a leader it has, and in which term.
+    acknowledged: (Term, LogIndex),
     ticks: u64,
+    /// Whether the next tick does not count.
+    skips_tick: bool,
     leaderless_ticks: u64,
     stopping_ticks: u64,
     /// The number up to which log writes were durable in the last tick, and for how many ticks that has not changed although
@@ -176,7 +182,9 @@ impl<M: StateMachine> Owner<M> {
             heard: BTreeMap::new(),
             sleep: Sleep::default(),
             leader_commit: LogIndex(0),
+            acknowledged: (Term(0), LogIndex(0)),
             ticks: 0,
+            skips_tick: false,
             leaderless_ticks: 0,
             stopping_ticks: 0,
             stalled: (0, 0),
@@ -206,7 +214,7 @@ impl<M: StateMachine> Owner<M> {
         }
         self.turn()?;
         let mut upkeep = timer(UPKEEP_INTERVAL_MS);
-        let mut ticks = timer(TICK_MS);
+        let mut ticks = Ticks::new(self.node.origin);
         let mut ticked = true;
         while !self.is_finished() {
             let shared = self.shared.clone();
@@ -214,7 +222,7 @@ impl<M: StateMachine> Owner<M> {
             let ticking = self.needs_ticks();
             if ticking && !ticked {
                 // The time that was slept is not caught up.
-                ticks.reset();
+                ticks.begin_anew();
             }
             ticked = ticking;
             // A channel whose senders are gone is ready for ever; without handles there is nothing left to serve.
@@ -232,7 +240,7 @@ impl<M: StateMachine> Owner<M> {
                     }
                 }
                 _ = self.control.recv_many(&mut self.controls, CONTROLS_MAX), if !abandoned => {}
-                _ = ticks.tick(), if ticking => self.tick(),
+                number = ticks.tick(), if ticking => self.tick(number),
                 _ = upkeep.tick() => self.queue_upkeep(),
             }
             if accepts && !self.inbox.is_empty() {
@@ -343,6 +351,9 @@ impl<M: StateMachine> Owner<M> {
         }
         if !work.committed.is_empty() {
             self.commit(work.committed)?;
+        }
+        if self.group.leads_as_stranger() {
+            self.step_down();
         }
         Ok(())
     }
@@ -625,7 +636,7 @@ impl<M: StateMachine> Owner<M> {
         self.stir();
         let since = self.node.options.clock.monotonic();
         self.unproven.push(Unproven { since, index: self.group.last_index(), answers });
-        self.group.prove(since);
+        self.group.prove(since, true);
     }
 
     fn answer_after(&mut self, index: LogIndex, answers: Answers<M::Reply>) {

@@ -139,6 +139,7 @@ impl Router {
         match here.filter(|_| primary == self.node) {
             Some(replica) => {
                 replica.read().await?;
+                replica.announce_commit();
                 Ok(replica.applied_index())
             }
             None => self.ask_index(primary, placement.shard, cx).await.map_err(unanswered),

@@ -43,7 +43,10 @@ impl Router {
             PeerRequest::CatalogIndex => index_of(&self.catalog_replica(), self).await.map(PeerReply::Index),
             PeerRequest::ShardIndex(shard) => {
                 let replica = self.host.shard(shard).ok_or_else(|| not_here(shard))?;
-                index_of(&replica, self).await.map(PeerReply::Index)
+                let index = index_of(&replica, self).await?;
+                // Whoever asks waits for another replica to have that.
+                replica.announce_commit();
+                Ok(PeerReply::Index(index))
             }
             PeerRequest::HandOver { shard, to } => {
                 let failed = |error| PeerFailure::Refused { error, primary: None };

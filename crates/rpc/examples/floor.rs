@@ -91,8 +91,9 @@ async fn round_trips() -> Vec<Duration> {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("bound").to_string();
     let (_known, served) = watch::channel(Some(identity(2)));
-    tokio::spawn(serve(listener, served, Arc::new(Echo), std::future::pending()));
-    let network = Network::new(identity(1), Arc::new(Counting::default()), NetworkOptions::default());
+    tokio::spawn(serve(listener, served, Arc::default(), Arc::new(Echo), std::future::pending()));
+    let network =
+        Network::new(identity(1), Arc::new(Counting::default()), Arc::default(), NetworkOptions::default());
     network.set_local(Arc::new(Echo));
     network.set_addresses([(NodeId(2), address)].into());
     let mut times = Vec::with_capacity(ROUND_TRIPS);

@@ -20,12 +20,14 @@ use tonic::{Status, Streaming};
 
 use crate::convert::{Wire, answer_to_wire, request_from_wire};
 use crate::link::{ROOM_UNIT_BYTES, SINGLE_BYTES_MAX, request_units};
+use crate::presence::Presence;
 use crate::service::Service;
 use crate::v1;
 
 /// The reading side of a stream.
 pub(crate) struct Incoming {
     pub(crate) from: NodeId,
+    pub(crate) presence: Arc<Presence>,
     pub(crate) service: Arc<dyn Service>,
     /// For the requests of this peer that run, on whichever of its streams they came.
     pub(crate) room: Arc<Semaphore>,
@@ -48,7 +50,10 @@ impl Incoming {
                 _ = stopped.wait_for(|stopped| *stopped) => break Some(stopping()),
             };
             match frame {
-                Ok(Some(frame)) => self.take(frame),
+                Ok(Some(frame)) => {
+                    self.presence.note(self.from);
+                    self.take(frame);
+                }
                 Ok(None) => break None,
                 Err(status) => {
                     tracing::debug!(peer = %self.from, reason = status.message(), "a stream of another node has ended");

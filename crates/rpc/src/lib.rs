@@ -13,8 +13,9 @@
 //!    it: the requests in it fail at once, and the caller decides.
 //! 3. The other end (`server`, `incoming`) hands Raft messages to the service in order, and runs every request in a task of
 //!    its own. Answers go back on the same stream, in the order in which they come about.
-//! 4. Pings go on a second stream of the same connection, so that a large frame does not hold them up. A peer that
-//!    answers none for a while is taken for dead: its connection ends, and a new one is tried.
+//! 4. Pings go on a second stream of the same connection, so that a large frame does not hold them up; a link whose peer was
+//!    heard just now, on whichever connection, needs none. A peer that is silent for a while is taken for dead: its
+//!    connection ends, and a new one is tried.
 //!
 //! Snapshots (`snapshot`) have connections of their own, at a limited pace: their bytes hold nothing else up.
 
@@ -25,6 +26,7 @@ mod lane;
 mod link;
 mod member;
 mod network;
+mod presence;
 mod server;
 mod service;
 mod snapshot;
@@ -36,8 +38,10 @@ mod v1 {
 }
 
 pub use hello::{Identity, PROTOCOL_VERSION};
+pub use lane::FrameCounts;
 pub use member::{Greeting, JoinReply, JoinRequest, greet, join};
 pub use network::{Network, NetworkOptions, PeerHealth};
+pub use presence::Presence;
 pub use server::serve;
 pub use service::Service;
 pub use snapshot::SnapshotCounts;

@@ -13,17 +13,19 @@ use base::limits::{
 use base::{BootId, Code, Entropy, Error, NodeId, ShardId};
 use parking_lot::Mutex;
 use raft::eraftpb::Message;
+use replica::Haste;
 use router::peer::{PeerFailure, PeerReply, PeerRequest};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::task::AbortHandle;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep, timeout};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Status, Streaming};
 
 use crate::convert::Wire;
 use crate::hello::Identity;
-use crate::lane::{CloseOnDrop, Lane};
+use crate::lane::{CloseOnDrop, FrameCounts, Lane};
 use crate::network::{NetworkOptions, PeerHealth};
+use crate::presence::Presence;
 use crate::snapshot::SnapshotCounts;
 use crate::v1;
 use crate::v1::peer_client::PeerClient;
@@ -47,6 +49,12 @@ pub(crate) struct Context {
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) options: NetworkOptions,
     pub(crate) snapshots: SnapshotCounts,
+    pub(crate) frames: Arc<FrameCounts>,
+    pub(crate) presence: Arc<Presence>,
+    /// Rung when another node is connected, lost or restarted.
+    pub(crate) news: Notify,
+    /// All links ask for signs of life at the same moments, counted from here: a node at rest wakes up once for all.
+    pub(crate) started: Instant,
 }
 
 /// See the module's comment.
@@ -119,9 +127,9 @@ impl Link {
     }
 
     /// Sends Raft messages, or drops them.
-    pub(crate) fn send(&self, shard: ShardId, messages: Vec<Message>) {
+    pub(crate) fn send(&self, shard: ShardId, messages: Vec<Message>, haste: Haste) {
         let dropped = match &*self.state.borrow() {
-            State::Up(lane) => lane.send(shard, messages),
+            State::Up(lane) => lane.send(shard, messages, haste),
             State::Down(_) => messages.len(),
         };
         self.dropped.fetch_add(u64::try_from(dropped).unwrap_or(u64::MAX), Ordering::Relaxed);
@@ -183,7 +191,8 @@ impl Link {
     async fn run(self: Arc<Link>) {
         let mut backoff = BACKOFF_MIN;
         loop {
-            let lane = Arc::new(Lane::new(self.context.identity.hello(self.peer)));
+            let hello = self.context.identity.hello(self.peer);
+            let lane = Arc::new(Lane::new(hello, self.context.frames.clone()));
             let closing = CloseOnDrop(lane.clone());
             let reason = match self.open(lane).await {
                 Ok(session) => {
@@ -203,6 +212,7 @@ impl Link {
     /// Notes why there is no connection, and logs it when that has changed.
     fn down(&self, reason: String) {
         let last = self.state.send_replace(State::Down(reason.clone()));
+        self.context.news.notify_one();
         if !matches!(last, State::Down(last) if last == reason) {
             tracing::warn!(peer = %self.peer, address = self.address, reason, "another node is not reached");
         }
@@ -212,7 +222,9 @@ impl Link {
     async fn open(&self, lane: Arc<Lane>) -> Result<Session, String> {
         let patience = self.context.options.dead_after;
         let opened = async {
-            let mut client = client(connect(&self.address, patience).await?);
+            // Its beats say whether the other node is there.
+            let channel = endpoint(&self.address, patience)?.connect().await;
+            let mut client = client(channel.map_err(|error| innermost(&error))?);
             let said = |status: Status| status.message().to_owned();
             let mut answers = client.exchange(lane.clone().frames()).await.map_err(said)?.into_inner();
             let first = answers.message().await.map_err(said)?.ok_or("it said nothing")?;
@@ -236,11 +248,11 @@ impl Link {
     async fn keep(&self, session: Session) -> String {
         let Session { lane, mut answers, pings, mut pongs } = session;
         self.state.send_replace(State::Up(lane.clone()));
+        self.context.news.notify_one();
         let mut heard = Instant::now();
         self.facts.lock().heard = Some(heard);
         let mut ping = (0, heard);
-        let mut ticks = interval(self.context.options.ping_every);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut ticks = self.ping_times();
         loop {
             tokio::select! {
                 // What has come counts before the time that has passed: this node itself may have stood still.
@@ -256,12 +268,13 @@ impl Link {
                     Err(status) => return status.message().to_owned(),
                 },
                 now = ticks.tick() => {
-                    if now.saturating_duration_since(heard) > self.context.options.dead_after {
-                        return format!("nothing heard for {} ms", heard.elapsed().as_millis());
+                    let silence = self.silence(now, heard);
+                    if silence.is_over(&self.context.options) {
+                        return format!("nothing heard for {} ms", silence.here.as_millis());
                     }
                     let next = v1::Ping { hello: None, number: ping.0 + 1 };
                     // When earlier ones still wait to be sent, another one would be no use.
-                    if pings.try_send(next).is_ok() {
+                    if silence.asks(&self.context.options) && pings.try_send(next).is_ok() {
                         ping = (ping.0 + 1, Instant::now());
                     }
                     continue;
@@ -269,12 +282,35 @@ impl Link {
             }
             heard = Instant::now();
             self.facts.lock().heard = Some(heard);
+            self.context.presence.note(self.peer);
         }
+    }
+
+    /// For how long the other node was silent, when it was heard at `heard` on this connection.
+    fn silence(&self, now: Instant, heard: Instant) -> Silence {
+        let here = now.saturating_duration_since(heard);
+        let elsewhere = self.context.presence.heard(self.peer);
+        let anywhere = elsewhere.map_or(here, |heard| now.saturating_duration_since(heard).min(here));
+        Silence { here, anywhere }
+    }
+
+    /// When to ask for a sign of life.
+    fn ping_times(&self) -> Interval {
+        let Context { options, started, .. } = &*self.context;
+        let every_ns = options.ping_every.as_nanos().max(1);
+        let passed = started.elapsed().as_nanos() / every_ns;
+        let first = *started + options.ping_every * u32::try_from(passed + 1).unwrap_or(u32::MAX);
+        let mut times = interval_at(first, options.ping_every);
+        times.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        times
     }
 
     fn hear(&self, pong: v1::Pong, (number, sent): (u64, Instant)) {
         let mut facts = self.facts.lock();
-        facts.boot = Some(BootId(pong.boot));
+        let boot = Some(BootId(pong.boot));
+        if std::mem::replace(&mut facts.boot, boot) != boot {
+            self.context.news.notify_one();
+        }
         if pong.number == number {
             facts.round_trip = Some(sent.elapsed());
         }
@@ -284,6 +320,27 @@ impl Link {
     fn jittered(&self, backoff: Duration) -> Duration {
         let thousandths = u32::try_from(self.context.entropy.below(500)).unwrap_or(0);
         backoff * (500 + thousandths) / 1000
+    }
+}
+
+/// For how long a node was silent.
+struct Silence {
+    /// On this connection.
+    here: Duration,
+    /// On all connections.
+    anywhere: Duration,
+}
+
+impl Silence {
+    /// Whether a sign of life should be asked for. A connection that carries nothing is tried now and then, whatever others
+    /// carry: it may have broken alone.
+    fn asks(&self, options: &NetworkOptions) -> bool {
+        self.anywhere >= options.ping_every * 3 / 4 || self.here >= options.dead_after
+    }
+
+    /// Whether the connection is to end.
+    fn is_over(&self, options: &NetworkOptions) -> bool {
+        self.anywhere > options.dead_after || self.here > options.dead_after * 2
     }
 }
 
@@ -300,18 +357,23 @@ pub(crate) fn client(channel: Channel) -> PeerClient<Channel> {
         .max_encoding_message_size(PEER_MESSAGE_BYTES_MAX)
 }
 
-/// Connects to `host:port`. Fails with the reason.
+/// Connects to `host:port`; the connection ends when the other end is silent for long. Fails with the reason.
 pub(crate) async fn connect(address: &str, patience: Duration) -> Result<Channel, String> {
-    let endpoint = Endpoint::from_shared(format!("http://{address}"))
-        .map_err(|error| format!("{address} is no address: {error}"))?
-        .connect_timeout(patience)
-        .tcp_nodelay(true)
+    let endpoint = endpoint(address, patience)?
         .http2_keep_alive_interval(patience / 2)
         .keep_alive_timeout(patience)
-        .keep_alive_while_idle(true)
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
+        .keep_alive_while_idle(true);
     endpoint.connect().await.map_err(|error| innermost(&error))
+}
+
+fn endpoint(address: &str, patience: Duration) -> Result<Endpoint, String> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}"));
+    let endpoint = endpoint.map_err(|error| format!("{address} is no address: {error}"))?;
+    Ok(endpoint
+        .connect_timeout(patience)
+        .tcp_nodelay(true)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES))
 }
 
 /// The innermost cause of an error: what the outer ones wrap says nothing to an operator.
@@ -321,4 +383,27 @@ pub(crate) fn innermost(error: &dyn std::error::Error) -> String {
         cause = inner;
     }
     cause.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_heard_anyway_is_not_asked_but_a_silent_connection_is_tried_and_given_up() {
+        let options = NetworkOptions::default();
+        let judged = |here_ms, anywhere_ms| {
+            let silence = Silence {
+                here: Duration::from_millis(here_ms),
+                anywhere: Duration::from_millis(anywhere_ms),
+            };
+            (silence.asks(&options), silence.is_over(&options))
+        };
+        assert_eq!(judged(140, 140), (false, false), "heard just now");
+        assert_eq!(judged(200, 200), (true, false), "silent since the last ping");
+        assert_eq!(judged(900, 20), (false, false), "heard on another connection");
+        assert_eq!(judged(1000, 20), (true, false), "this connection may have broken alone");
+        assert_eq!(judged(2001, 20), (true, true), "it has");
+        assert_eq!(judged(1001, 1001), (true, true), "the node is gone");
+    }
 }

@@ -12,25 +12,28 @@ use base::limits::{SNAPSHOT_BYTES_PER_SECOND_DEFAULT, SNAPSHOTS_AT_A_TIME};
 use base::{BootId, Entropy, NodeId, ShardId};
 use parking_lot::RwLock;
 use raft::eraftpb::Message;
-use replica::Transport;
 use replica::pace::Pace;
 use replica::snapshot::SnapshotOffer;
+use replica::{Haste, Transport};
 use router::peer::{PeerFailure, PeerReply, PeerRequest, Peers};
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
 use crate::hello::Identity;
+use crate::lane::FrameCounts;
 use crate::link::{Context, Link};
+use crate::presence::Presence;
 use crate::service::Service;
 use crate::snapshot::{Sender, SnapshotCounts};
 
 /// How a network behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NetworkOptions {
-    /// How often every peer is asked for a sign of life.
+    /// How often a peer is asked for a sign of life when it gives none by itself.
     pub ping_every: Duration,
-    /// How long a peer may be silent before its connection ends; also how long it may take to connect.
+    /// How long a peer may be silent before its connection ends; a connection may be silent for twice as long while its peer is
+    /// heard on others. Also how long it may take to connect.
     pub dead_after: Duration,
     /// Bytes of snapshots that are sent in a second, all together.
     pub snapshot_bytes_per_second: u64,
@@ -55,7 +58,7 @@ pub struct PeerHealth {
     pub connected: bool,
     /// Why there is none, as a sentence.
     pub reason: Option<String>,
-    /// How long ago it was heard last.
+    /// How long ago it was heard last on this connection.
     pub heard_ago: Option<Duration>,
     /// How long it took to answer a ping, lately.
     pub round_trip: Option<Duration>,
@@ -77,7 +80,6 @@ struct Inner {
     links: RwLock<Links>,
     local: Arc<RwLock<Option<Arc<dyn Service>>>>,
     pace: Arc<Pace>,
-    started: Instant,
     sending: Arc<Semaphore>,
 }
 
@@ -89,15 +91,28 @@ struct Links {
 
 impl Network {
     /// A network without addresses. Must be called within a Tokio runtime with IO and time, which then carries it.
-    pub fn new(identity: Identity, entropy: Arc<dyn Entropy>, options: NetworkOptions) -> Network {
+    pub fn new(
+        identity: Identity,
+        entropy: Arc<dyn Entropy>,
+        presence: Arc<Presence>,
+        options: NetworkOptions,
+    ) -> Network {
         let pace = Pace::new(options.snapshot_bytes_per_second);
         let inner = Inner {
-            context: Arc::new(Context { identity, entropy, options, snapshots: SnapshotCounts::default() }),
+            context: Arc::new(Context {
+                identity,
+                entropy,
+                options,
+                snapshots: SnapshotCounts::default(),
+                frames: Arc::default(),
+                presence,
+                news: Notify::new(),
+                started: Instant::now(),
+            }),
             handle: Handle::current(),
             links: RwLock::default(),
             local: Arc::default(),
             pace: Arc::new(pace),
-            started: Instant::now(),
             sending: Arc::new(Semaphore::new(SNAPSHOTS_AT_A_TIME)),
         };
         Network { inner: Arc::new(inner) }
@@ -138,9 +153,20 @@ impl Network {
         links.by_node.iter().map(|(node, link)| (*node, link.health())).collect()
     }
 
+    /// Waits until [`Network::health`] says something new of which nodes are connected, and which process each of them is. For one
+    /// caller at a time; what happened since the last call counts.
+    pub async fn news(&self) {
+        self.inner.context.news.notified().await;
+    }
+
     /// Counters of the snapshots that were sent to other nodes.
     pub fn snapshot_counts(&self) -> &SnapshotCounts {
         &self.inner.context.snapshots
+    }
+
+    /// Counters of what was sent to other nodes beside snapshots.
+    pub fn frame_counts(&self) -> &FrameCounts {
+        &self.inner.context.frames
     }
 
     /// Ends all connections for good. Requests that wait fail at once.
@@ -161,9 +187,9 @@ impl Network {
 }
 
 impl Transport for Network {
-    fn send(&self, to: NodeId, shard: ShardId, messages: Vec<Message>) {
+    fn send(&self, to: NodeId, shard: ShardId, messages: Vec<Message>, haste: Haste) {
         if let Some(link) = self.inner.links.read().by_node.get(&to) {
-            link.send(shard, messages);
+            link.send(shard, messages, haste);
         }
     }
 
@@ -176,7 +202,7 @@ impl Transport for Network {
             address: link.address.clone(),
             context: inner.context.clone(),
             pace: inner.pace.clone(),
-            paced_since: inner.started,
+            paced_since: inner.context.started,
             local,
         };
         let sending = inner.sending.clone();

@@ -25,6 +25,7 @@ use crate::hello::Identity;
 use crate::incoming::{Answers, Incoming, stopping};
 use crate::link::{CONNECTION_WINDOW_BYTES, ROOM_UNIT_BYTES, STREAM_WINDOW_BYTES, innermost};
 use crate::member::JoinRequest;
+use crate::presence::Presence;
 use crate::service::Service;
 use crate::v1::peer_server::{Peer, PeerServer};
 use crate::{snapshot, v1};
@@ -35,7 +36,7 @@ const HELLO_WAIT: Duration = Duration::from_secs(5);
 const STOP_WAIT: Duration = Duration::from_secs(2);
 /// How often the other end of a connection is asked for a sign of life, and how long it may take: a connection that its
 /// peer has left is given up.
-const KEEPALIVE: Duration = Duration::from_secs(2);
+const KEEPALIVE: Duration = Duration::from_secs(5);
 /// Streams of one connection at a time.
 const STREAMS_MAX: u32 = 64;
 
@@ -44,12 +45,14 @@ const STREAMS_MAX: u32 = 64;
 pub async fn serve(
     listener: TcpListener,
     identity: watch::Receiver<Option<Identity>>,
+    presence: Arc<Presence>,
     service: Arc<dyn Service>,
     stop: impl Future<Output = ()> + Send,
 ) -> io::Result<()> {
     let (stopping, stopped) = watch::channel(false);
     let node = Node {
         identity,
+        presence,
         service,
         stopped: stopped.clone(),
         rooms: Mutex::default(),
@@ -89,6 +92,7 @@ async fn wait_for_stop(mut stopped: watch::Receiver<bool>) {
 /// The node, as other nodes see it.
 struct Node {
     identity: watch::Receiver<Option<Identity>>,
+    presence: Arc<Presence>,
     service: Arc<dyn Service>,
     stopped: watch::Receiver<bool>,
     /// Room for the requests that run, by the node that sent them.
@@ -137,8 +141,13 @@ impl Peer for Node {
         let identity = self.identity()?;
         let (from, _) = identity.check(hello)?;
         let answers = Arc::new(Answers::new(identity.hello(from)));
-        let incoming =
-            Incoming { from, service: self.service.clone(), room: self.room(from), answers: answers.clone() };
+        let incoming = Incoming {
+            from,
+            presence: self.presence.clone(),
+            service: self.service.clone(),
+            room: self.room(from),
+            answers: answers.clone(),
+        };
         tokio::spawn(incoming.read(frames, self.stopped.clone()));
         Ok(Response::new(Box::pin(answers.frames())))
     }
@@ -150,15 +159,15 @@ impl Peer for Node {
         let mut pings = request.into_inner();
         let hello = first(&mut pings).await?.hello;
         let identity = self.identity()?;
-        identity.check(hello)?;
-        let state = (pings, self.stopped.clone());
-        let pongs = futures::stream::unfold(state, move |(mut pings, mut stopped)| async move {
+        let (from, _) = identity.check(hello)?;
+        let state = (pings, self.presence.clone(), self.stopped.clone());
+        let pongs = futures::stream::unfold(state, move |(mut pings, presence, mut stopped)| async move {
             let ping = tokio::select! {
-                ping = pings.message() => ping.transpose()?,
+                ping = pings.message() => ping.transpose()?.inspect(|_| presence.note(from)),
                 _ = stopped.wait_for(|stopped| *stopped) => Err(stopping()),
             };
             let pong = ping.map(|ping| v1::Pong { number: ping.number, boot: identity.boot.get() });
-            Some((pong, (pings, stopped)))
+            Some((pong, (pings, presence, stopped)))
         });
         Ok(Response::new(Box::pin(pongs)))
     }

@@ -14,7 +14,7 @@ use catalog::{Command, NodeFacts};
 use replica::spawn::Spawner;
 use replica::{CompactionPolicy, Host, HostOptions, ThreadSpawner};
 use router::{FIRST_NODE, Router, RouterOptions, found_cluster};
-use rpc::{Network, NetworkOptions};
+use rpc::{Network, NetworkOptions, Presence};
 use storage::{DataDirectory, Identity};
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
@@ -35,8 +35,6 @@ use crate::{Failure, OsEntropy, SystemClock, disk};
 const APPLY_THREADS: usize = 2;
 /// How often idle cursors are looked for.
 const CURSOR_SWEEP_INTERVAL: Duration = Duration::from_secs(30);
-/// How often a node looks whether others are lost.
-const PEER_LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// After a failed introduction to the cluster, before the next one.
 const INTRODUCE_AGAIN_DELAY: Duration = Duration::from_millis(100);
 /// How often a node that joins looks whether its replica of the catalog has come.
@@ -71,6 +69,7 @@ struct Ground {
     view: Arc<NodeView>,
     admin: Option<Admin>,
     boot: BootId,
+    presence: Arc<Presence>,
     service: Arc<PeerService>,
     identified: watch::Sender<Option<rpc::Identity>>,
     stop_peers: oneshot::Sender<()>,
@@ -181,11 +180,13 @@ impl Ground {
         let address = local_address(&clients)?;
         let peer_address = local_address(&peers)?;
         let service = PeerService::new(settings.clone(), directory.identity().cloned());
+        let presence = Arc::new(Presence::default());
         let (identified, identity) = watch::channel(None);
         let (stop_peers, stopped) = oneshot::channel::<()>();
         // The sender is dropped, never used.
         let stop = async { drop(stopped.await) };
-        let serving_peers = tokio::spawn(rpc::serve(peers, identity, service.clone(), stop));
+        let serving_peers =
+            tokio::spawn(rpc::serve(peers, identity, presence.clone(), service.clone(), stop));
         let place = match directory.identity() {
             Some(identity) => Place { identity: identity.clone(), peers: Default::default() },
             None => {
@@ -211,6 +212,7 @@ impl Ground {
             peer_address,
             view,
             admin,
+            presence,
             service,
             identified,
             stop_peers,
@@ -225,7 +227,8 @@ impl Ground {
 
     fn network(&self, identity: &Identity) -> Network {
         let identity = self.peer_identity(identity);
-        let network = Network::new(identity, self.entropy.clone(), NetworkOptions::default());
+        let (entropy, presence) = (self.entropy.clone(), self.presence.clone());
+        let network = Network::new(identity, entropy, presence, NetworkOptions::default());
         network.set_local(self.service.clone());
         network
     }
@@ -431,7 +434,7 @@ async fn follow_addresses(host: Host, network: Network) {
 async fn watch_peers(host: Host, network: Network) {
     let mut known: BTreeMap<NodeId, (bool, Option<BootId>)> = BTreeMap::new();
     loop {
-        tokio::time::sleep(PEER_LOOK_INTERVAL).await;
+        network.news().await;
         for (node, health) in network.health() {
             let (connected, boot) = known.insert(node, (health.connected, health.boot)).unwrap_or_default();
             let lost = connected && !health.connected;

@@ -11,9 +11,10 @@ use std::time::Duration;
 use base::{NodeId, ReplicaId, ShardId};
 use parking_lot::Mutex;
 use raft::eraftpb::Message;
-use replica::Host;
 use replica::snapshot::{Chunk, NotInstalled, SnapshotHeader, SnapshotOffer};
+use replica::{Haste, Host};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use crate::world::World;
 
@@ -124,6 +125,18 @@ impl Network {
         self.cut.lock().contains(&(from, to))
     }
 
+    /// How long what is sent waits for something to share the way with.
+    fn waits_ms(&self, world: &World, haste: Haste) -> u64 {
+        match haste {
+            // Nothing overtakes it.
+            Haste::By(time) if !self.weather.lock().keeps_order => {
+                let most = time.saturating_duration_since(Instant::now());
+                world.choose(u64::try_from(most.as_millis()).expect("a tick at most") + 1)
+            }
+            Haste::By(_) | Haste::Now => 0,
+        }
+    }
+
     fn delay(&self, world: &World) -> Duration {
         let Weather { delay_ms, slow_percent, slow_ms, keeps_order, .. } = *self.weather.lock();
         if keeps_order {
@@ -136,21 +149,37 @@ impl Network {
 
 impl World {
     /// Sends messages of one replica to another.
-    pub(crate) fn carry(self: &Arc<Self>, from: NodeId, to: NodeId, shard: ShardId, messages: Vec<Message>) {
+    pub(crate) fn carry(
+        self: &Arc<Self>,
+        from: NodeId,
+        to: NodeId,
+        shard: ShardId,
+        messages: Vec<Message>,
+        haste: Haste,
+    ) {
         self.network.sent.messages.fetch_add(messages.len() as u64, Ordering::Relaxed);
         let loss_percent = self.network.weather.lock().loss_percent;
         if self.network.is_cut(from, to) || self.chance(loss_percent) {
             return;
         }
         if self.network.doubles(self) {
-            self.carry_once(from, to, shard, messages.clone());
+            self.carry_once(from, to, shard, messages.clone(), haste);
         }
-        self.carry_once(from, to, shard, messages);
+        self.carry_once(from, to, shard, messages, haste);
     }
 
-    fn carry_once(self: &Arc<Self>, from: NodeId, to: NodeId, shard: ShardId, messages: Vec<Message>) {
+    fn carry_once(
+        self: &Arc<Self>,
+        from: NodeId,
+        to: NodeId,
+        shard: ShardId,
+        messages: Vec<Message>,
+        haste: Haste,
+    ) {
         let late_ms = self.network.late.lock().get(&(from, to)).copied().unwrap_or_default();
-        let (world, delay) = (self.clone(), self.network.delay(self) + Duration::from_millis(late_ms));
+        let waits_ms = self.network.waits_ms(self, haste);
+        let (world, delay) =
+            (self.clone(), self.network.delay(self) + Duration::from_millis(late_ms + waits_ms));
         tokio::spawn(async move {
             tokio::time::sleep(delay).await;
             if !world.network.is_cut(from, to) {

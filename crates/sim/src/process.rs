@@ -19,7 +19,7 @@ use raft::eraftpb::Message;
 use replica::snapshot::SnapshotOffer;
 use replica::spawn::{Spawner, Work};
 use replica::trace::{Event, TraceSink};
-use replica::{CompactionPolicy, Host, HostOptions, Transport};
+use replica::{CompactionPolicy, Haste, Host, HostOptions, Transport};
 use router::Router;
 use storage::memory::{MemoryRaftLog, MemoryStore};
 use storage::{Fault, LogBatch, LogWriter, Store, WriteDone};
@@ -373,9 +373,9 @@ impl LogWriter for Machinery {
 }
 
 impl Transport for Machinery {
-    fn send(&self, to: NodeId, shard: ShardId, messages: Vec<Message>) {
+    fn send(&self, to: NodeId, shard: ShardId, messages: Vec<Message>, haste: Haste) {
         if !self.has_ended() {
-            self.world.carry(self.node, to, shard, messages);
+            self.world.carry(self.node, to, shard, messages, haste);
         }
     }
 

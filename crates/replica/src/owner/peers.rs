@@ -4,22 +4,22 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
-use base::{Code, Error, LogIndex, MonoTime, NodeId, ReplicaId};
-use raft::eraftpb::{Entry, Message};
+use base::id::CATALOG_SHARD;
+use base::{Code, Error, LogIndex, MonoTime, NodeId, ReplicaId, Term};
+use raft::eraftpb::{Entry, Message, MessageType};
 
-use super::Owner;
+use super::{Owner, ticks};
 use crate::apply::{Change, MEMBERSHIP_KEY};
 #[cfg(feature = "bugs")]
 use crate::bugs::Bug;
-use crate::group::{LEASE, TICK_MS, Work};
+use crate::group::{self, HEARTBEAT_TICKS, LEASE, TICK_MS, Work};
 use crate::handle::{Answers, Control};
 use crate::machine::StateMachine;
 use crate::membership::{MemberChange, Membership};
 use crate::snapshot::{DoneGuard, SnapshotHeader, SnapshotOffer};
 use crate::trace::Event;
+use crate::transport::Haste;
 
-/// Ticks between two proofs that a leader gives itself, so that its lease does not end while all is well.
-const PROOF_TICKS: u64 = 2;
 /// Ticks without a leader after which waiting commands are refused: whoever sent them may know of a better place.
 const LEADERLESS_TICKS_MAX: u64 = 100;
 /// Senders that this replica's membership does not have, at most.
@@ -122,32 +122,58 @@ impl<M: StateMachine> Owner<M> {
     pub(super) fn send_messages(&mut self, messages: Vec<Message>) {
         let mut by_replica: BTreeMap<ReplicaId, Vec<Message>> = BTreeMap::new();
         for message in messages {
-            by_replica.entry(ReplicaId(message.to)).or_default().push(message);
+            let earlier = by_replica.entry(ReplicaId(message.to)).or_default();
+            earlier.pop_if(|earlier| says_all_of(&message, earlier));
+            earlier.push(message);
         }
         for (replica, messages) in by_replica {
             messages.iter().for_each(|message| self.trace(|| Event::sent(message)));
             // A replica without a node was removed while the message was made.
             let node = self.membership.nodes.get(&replica).or_else(|| self.strangers.get(&replica));
             if let Some(node) = node {
-                self.node.options.transport.send(*node, self.shard(), messages);
+                let node = *node;
+                let in_a_hurry = messages.iter().filter(|message| self.hurries(message)).count();
+                let haste = match in_a_hurry {
+                    0 => Haste::By(ticks::departure(self.node.origin)),
+                    _ => Haste::Now,
+                };
+                self.node.options.transport.send(node, self.shard(), messages, haste);
             }
         }
     }
 
-    pub(super) fn tick(&mut self) {
-        self.group.tick(self.node.options.entropy.as_ref());
+    /// Whether somebody waits for a message. Nobody does for heartbeats, unless they carry a proof that is wanted; for the news
+    /// that entries are committed, which the next entries carry as well (whoever changes the catalog waits until all nodes
+    /// have it); and for acknowledgements of what was acknowledged before.
+    fn hurries(&mut self, message: &Message) -> bool {
+        match message.get_msg_type() {
+            MessageType::MsgHeartbeat | MessageType::MsgHeartbeatResponse => group::is_wanted(message),
+            MessageType::MsgAppend => !message.entries.is_empty() || self.shard() == CATALOG_SHARD,
+            MessageType::MsgAppendResponse => {
+                let acknowledged = (Term(message.term), LogIndex(message.index));
+                let is_new = message.reject || acknowledged > self.acknowledged;
+                self.acknowledged = acknowledged.max(self.acknowledged);
+                is_new
+            }
+            _ => true,
+        }
+    }
+
+    /// The node's tick of this number.
+    pub(super) fn tick(&mut self, number: u64) {
+        if std::mem::take(&mut self.skips_tick) {
+            return;
+        }
+        let beats = self.group.tick(self.node.options.entropy.as_ref());
+        // The heartbeats of all groups leave in the same ticks of the node, so that they share the way.
+        self.skips_tick = beats && !number.is_multiple_of(HEARTBEAT_TICKS);
         self.ticks += 1;
         self.stopping_ticks += u64::from(self.shared.stopping.load(Ordering::SeqCst));
         let is_led = self.group.leads() || self.group.other_leader().is_some();
         self.leaderless_ticks = if is_led { 0 } else { self.leaderless_ticks + 1 };
-        if self.leading.is_some() && !self.group.is_sole_voter() && self.ticks.is_multiple_of(PROOF_TICKS) {
-            self.prove();
-        }
-        let is_member = self.membership.replicas().contains(&self.shared.name.replica);
-        if self.leading.is_some() && !is_member && !self.group.is_handing_over() {
-            // The change that removed this replica was proposed by an earlier leader. The library lets this one go on,
-            // and takes no proposal from it.
-            self.transfer_to_furthest();
+        if beats && self.leading.is_some() && !self.group.is_sole_voter() {
+            // So that the lease does not end while all is well.
+            self.prove(false);
         }
         self.watch_log();
         self.count_idle_tick();
@@ -173,9 +199,9 @@ impl<M: StateMachine> Owner<M> {
         self.leading.is_none() && self.leaderless_ticks >= LEADERLESS_TICKS_MAX
     }
 
-    fn prove(&mut self) {
+    fn prove(&mut self, is_wanted: bool) {
         let now = self.node.options.clock.monotonic();
-        self.group.prove(now);
+        self.group.prove(now, is_wanted);
     }
 
     /// Begins a proof when a reader or an answer waits for one.
@@ -185,7 +211,7 @@ impl<M: StateMachine> Owner<M> {
         self.serve_early();
         if wanted && self.group.leads() && !self.group.is_sole_voter() {
             self.stir();
-            self.prove();
+            self.prove(true);
         }
     }
 
@@ -278,10 +304,27 @@ impl<M: StateMachine> Owner<M> {
 
     /// Hands the role over to the voter that is furthest.
     fn transfer_to_furthest(&mut self) {
+        if let Some(furthest) = self.furthest() {
+            self.transfer_to(furthest);
+        }
+    }
+
+    fn furthest(&self) -> Option<ReplicaId> {
         let own = self.shared.name.replica;
         let others = self.membership.voters.iter().copied().filter(|voter| *voter != own);
-        if let Some(furthest) = others.max_by_key(|voter| self.group.matched(*voter)) {
-            self.transfer_to(furthest);
+        others.max_by_key(|voter| self.group.matched(*voter))
+    }
+
+    /// A change that an earlier leader proposed has removed this replica, which leads: the voter that is furthest shall lead.
+    pub(super) fn step_down(&mut self) {
+        self.shared.lease.revoke();
+        let furthest = self.furthest();
+        self.group.step_down(self.node.options.entropy.as_ref());
+        self.note_role();
+        if let Some(to) = furthest {
+            self.trace(|| Event::HandsOver { to });
+            let message = self.group.campaign_now(to);
+            self.send_messages(vec![message]);
         }
     }
 
@@ -387,6 +430,21 @@ impl<M: StateMachine> Owner<M> {
             self.shared.readers.notify_waiters();
         }
     }
+}
+
+/// Whether a message says, and proves, whatever an earlier one to the same replica did.
+fn says_all_of(message: &Message, earlier: &Message) -> bool {
+    let alike = message.get_msg_type() == earlier.get_msg_type() && message.term == earlier.term;
+    alike
+        && match message.get_msg_type() {
+            MessageType::MsgHeartbeat => true,
+            MessageType::MsgAppend => {
+                earlier.entries.is_empty()
+                    && message.index == earlier.index
+                    && message.commit >= earlier.commit
+            }
+            _ => false,
+        }
 }
 
 /// The membership that a keyspace holds as of its applied index.

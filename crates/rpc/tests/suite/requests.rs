@@ -8,7 +8,7 @@ use base::{BootId, Code, Error, LogIndex, Namespace, NodeId, RequestId, ShardId}
 use bson::doc;
 use document::DocBuf;
 use futures::future::join_all;
-use replica::Transport;
+use replica::{Haste, Transport};
 use router::command::InsertCommand;
 use router::peer::{Operation, PeerFailure, PeerReply, PeerRequest, Peers, RemoteOperation};
 use rpc::NetworkOptions;
@@ -58,7 +58,7 @@ async fn a_slow_request_holds_up_nothing() {
         let Ok(PeerReply::Status(status)) = answer else { panic!("{answer:?}") };
         assert_eq!(status, doc! { "node": 2u32, "from": 1u32, "filler": "x" });
     }
-    one.network.send(two.id, ShardId(1), vec![append(1, 1)]);
+    one.network.send(two.id, ShardId(1), vec![append(1, 1)], Haste::Now);
     eventually(|| two.service.received().len() == 1).await;
     two.service.gate.send_replace(true);
     let answer = slow.await.expect("no panic");

@@ -13,7 +13,7 @@ use replica::{
     CompactionPolicy, Host, HostOptions, MemberChange, Membership, SnapshotReceiver, ThreadSpawner,
 };
 use router::peer::{PeerFailure, PeerReply, PeerRequest};
-use rpc::{Greeting, JoinReply, JoinRequest, Network, NetworkOptions, Service};
+use rpc::{Greeting, JoinReply, JoinRequest, Network, NetworkOptions, Presence, Service};
 use storage::Fault;
 use storage::memory::{MemoryDisk, MemoryLogWriter};
 
@@ -83,7 +83,8 @@ impl Service for Replicas {
 
 async fn start(node: u32, options: NetworkOptions) -> Node<Replicas> {
     let identity = identity("blue", node, u64::from(node));
-    let network = Network::new(identity.clone(), Arc::new(Counting::default()), options);
+    let presence = Arc::new(Presence::default());
+    let network = Network::new(identity.clone(), Arc::new(Counting::default()), presence.clone(), options);
     let (store, log) = MemoryDisk::new().open().expect("the disk opens");
     let log = Arc::new(log);
     let spawner = ThreadSpawner::new(tokio::runtime::Handle::current(), 1).expect("a thread starts");
@@ -102,7 +103,7 @@ async fn start(node: u32, options: NetworkOptions) -> Node<Replicas> {
     let service = Arc::new(Replicas::default());
     let host = Host::start(options).await.expect("the host starts");
     assert!(service.0.set(host).is_ok());
-    Node::serve(identity, "127.0.0.1:0", network, service).await
+    Node::serve(identity, "127.0.0.1:0", network, presence, service).await
 }
 
 fn put(node: u32, listen: &str) -> Command {

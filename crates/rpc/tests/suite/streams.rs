@@ -1,8 +1,9 @@
 //! Raft messages arrive, and only where they are meant to.
 
 use base::{BootId, NodeId, ShardId};
-use replica::Transport;
+use replica::{Haste, Transport};
 use router::peer::{PeerFailure, PeerReply, PeerRequest, Peers};
+use tokio::time::Instant;
 
 use super::support::{LONG, Node, append, eventually, identity, patient};
 
@@ -14,8 +15,9 @@ async fn messages_arrive_in_order_both_ways() {
     one.connected_to(two.id).await;
     two.connected_to(one.id).await;
     for index in 0..1000 {
-        one.network.send(two.id, ShardId(5), vec![append(2 * index, 10), append(2 * index + 1, 5000)]);
-        two.network.send(one.id, ShardId(6), vec![append(index, 0)]);
+        let haste = if index % 3 == 0 { Haste::By(Instant::now()) } else { Haste::Now };
+        one.network.send(two.id, ShardId(5), vec![append(2 * index, 10), append(2 * index + 1, 5000)], haste);
+        two.network.send(one.id, ShardId(6), vec![append(index, 0)], haste);
     }
     eventually(|| two.service.received.lock().len() == 2000 && one.service.received.lock().len() == 1000)
         .await;
@@ -63,7 +65,7 @@ async fn a_node_that_is_taken_for_itself_is_refused() {
 async fn refused(node: &Node, to: NodeId, sentence: &str) {
     let reason = || node.network.health().get(&to).and_then(|health| health.reason.clone());
     eventually(|| reason().is_some_and(|reason| reason.contains(sentence))).await;
-    node.network.send(to, ShardId(1), vec![append(1, 1)]);
+    node.network.send(to, ShardId(1), vec![append(1, 1)], Haste::Now);
     match node.network.call(to, PeerRequest::Status, LONG).await {
         Err(PeerFailure::Unreachable(reason)) => assert!(reason.contains(sentence), "{reason}"),
         other => panic!("{other:?}"),
@@ -95,7 +97,7 @@ async fn a_restarted_node_is_found_again_and_its_new_process_is_seen() {
     one.connected_to(id).await;
     let boot = one.network.health().get(&id).and_then(|health| health.boot);
     assert_eq!(boot, Some(BootId(22)));
-    one.network.send(id, ShardId(1), vec![append(3, 3)]);
+    one.network.send(id, ShardId(1), vec![append(3, 3)], Haste::Now);
     eventually(|| two.service.received() == [(one.id, ShardId(1), 3)]).await;
 }
 

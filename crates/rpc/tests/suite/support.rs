@@ -14,7 +14,7 @@ use raft::eraftpb::{Entry, Message, MessageType};
 use replica::SnapshotReceiver;
 use replica::snapshot::{NotInstalled, SnapshotHeader};
 use router::peer::{PeerFailure, PeerReply, PeerRequest};
-use rpc::{Greeting, Identity, JoinReply, JoinRequest, Network, NetworkOptions, Service, serve};
+use rpc::{Greeting, Identity, JoinReply, JoinRequest, Network, NetworkOptions, Presence, Service, serve};
 use storage::Fault;
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
@@ -155,8 +155,11 @@ impl Node {
     }
 
     pub(crate) async fn start_as(identity: Identity, address: &str, options: NetworkOptions) -> Node {
-        let network = Network::new(identity.clone(), Arc::new(Counting::default()), options);
-        Node::serve(identity.clone(), address, network, Arc::new(Recorder::new(identity.node))).await
+        let presence = Arc::new(Presence::default());
+        let network =
+            Network::new(identity.clone(), Arc::new(Counting::default()), presence.clone(), options);
+        Node::serve(identity.clone(), address, network, presence, Arc::new(Recorder::new(identity.node)))
+            .await
     }
 }
 
@@ -166,6 +169,7 @@ impl<S: Service> Node<S> {
         identity: Identity,
         address: &str,
         network: Network,
+        presence: Arc<Presence>,
         service: Arc<S>,
     ) -> Node<S> {
         let listener = TcpListener::bind(address).await.expect("a free port");
@@ -177,7 +181,7 @@ impl<S: Service> Node<S> {
         let stopped = async {
             let _ = stopped.await;
         };
-        let serving = tokio::spawn(serve(listener, identity, service.clone(), stopped));
+        let serving = tokio::spawn(serve(listener, identity, presence, service.clone(), stopped));
         Node { id, address, network, service, identity: known, stop, serving }
     }
 

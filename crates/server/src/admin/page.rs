@@ -27,6 +27,7 @@ pub(super) fn collect(view: &NodeView) -> Result<String, String> {
         replicas(&mut out, &host.replicas());
         replication(&mut out, &host.metrics());
         snapshots(&mut out, running, &host.metrics());
+        frames(&mut out, running);
         copies(&mut out, running);
         cluster(&mut out, host, running);
     }
@@ -281,6 +282,25 @@ fn snapshots(out: &mut Exposition, running: &Running, metrics: &HostMetrics) {
         "psdb_snapshots_installed_total",
         "Snapshots of replicas received from other nodes and put in place.",
         load(&metrics.snapshots_installed),
+    );
+}
+
+fn frames(out: &mut Exposition, running: &Running) {
+    let sent = running.network.frame_counts();
+    out.counter(
+        "psdb_peer_frames_sent_total",
+        "Frames of messages of replicas and of requests sent to other nodes.",
+        load(&sent.frames),
+    );
+    out.counter(
+        "psdb_peer_raft_messages_sent_total",
+        "Messages of replicas sent to other nodes: several share a frame.",
+        load(&sent.raft_messages),
+    );
+    out.counter(
+        "psdb_peer_requests_sent_total",
+        "Requests sent to other nodes: several share a frame.",
+        load(&sent.requests),
     );
 }
 

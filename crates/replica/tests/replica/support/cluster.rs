@@ -8,7 +8,7 @@ use base::{NodeId, ReplicaId, ShardId};
 use parking_lot::Mutex;
 use raft::eraftpb::Message;
 use replica::snapshot::{NotInstalled, SnapshotOffer};
-use replica::{Membership, ReplicaHandle, Transport};
+use replica::{Haste, Membership, ReplicaHandle, Transport};
 use storage::memory::MemoryDisk;
 
 use super::machine::{KvMachine, initial};
@@ -117,7 +117,7 @@ impl Network {
 }
 
 impl Transport for Link {
-    fn send(&self, to: NodeId, shard: ShardId, messages: Vec<Message>) {
+    fn send(&self, to: NodeId, shard: ShardId, messages: Vec<Message>, _haste: Haste) {
         let (from, network) = (self.from, self.network.clone());
         tokio::spawn(async move {
             tokio::time::sleep(LATENCY).await;
