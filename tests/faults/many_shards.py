@@ -22,6 +22,8 @@ NODES = 3
 PATIENCE_S = 600
 # Longer than a group without traffic stays awake.
 REST_S = 30
+# By then every shard that was made has forgotten, by an entry of its own, which shard it came from.
+LONG_REST_S = 90
 
 
 class Watched(Cluster):
@@ -68,9 +70,9 @@ def memory_mib(pid):
     return int(kib) // 1024
 
 
-def idle(cluster, numbers, seconds, what):
+def idle(cluster, numbers, seconds, what, rest_s=REST_S):
     """The part of a core that each node takes while nobody asks for anything."""
-    time.sleep(REST_S)
+    time.sleep(rest_s)
     before = {number: (cpu_seconds(cluster.pid(number)), cluster.log_bytes(number)) for number in numbers}
     began = time.monotonic()
     time.sleep(seconds)
@@ -103,7 +105,8 @@ def run(cluster, options):
     client.admin.command("balancerStop")
     client.close()
     numbers = cluster.numbers()
-    idle(cluster, numbers, options.seconds, "idle")
+    idle(cluster, numbers, options.seconds, "idle, just made")
+    idle(cluster, numbers, options.seconds, "idle", LONG_REST_S)
     for how, end in (("kill -9", cluster.kill), ("a clean stop", cluster.stop)):
         for number in numbers:
             end(number)

@@ -279,10 +279,10 @@ impl Group {
         self.raw.transfer_leader(replica.get());
     }
 
-    /// Whether this replica leads a group that a committed change has removed it from. The library would let it go on, looks for
-    /// its place in the group and panics, and takes the last other voter for the proof that it leads.
-    pub(crate) fn leads_as_stranger(&self) -> bool {
-        self.leads() && self.raw.raft.prs().get(self.raw.raft.id).is_none()
+    /// Whether this replica leads a group in which a committed change has left it no vote. The library would let it go on, takes
+    /// the last other voter for the proof that it leads, and panics when it looks for its place in a group that it has left.
+    pub(crate) fn leads_without_vote(&self) -> bool {
+        self.leads() && !self.raw.raft.prs().conf().voters().contains(self.raw.raft.id)
     }
 
     /// Gives the role up, to nobody.

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use base::limits::{ENTRY_BYTES_MAX, MAILBOX_REQUESTS_MAX, SHARD_IN_FLIGHT_BYTES_MAX};
 use base::{Code, Error, Generation, HybridClock, LogIndex, NodeId, ReplicaId, ShardId, Term};
-use raft::eraftpb::{Entry, EntryType};
+use raft::eraftpb::{Entry, EntryType, Message};
 use storage::{Fault, KvBatch, LogBatch, ReplicaLogState, ReplicaWrites};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval_at};
@@ -98,6 +98,8 @@ pub(crate) struct Owner<M: StateMachine> {
     leader_commit: LogIndex,
     /// The last entry that this replica told a leader it has, and in which term.
     acknowledged: (Term, LogIndex),
+    /// What a leader sent that hands its role over to this replica, and the index that must be applied first.
+    succeeds_at: Option<(LogIndex, Message)>,
     ticks: u64,
     /// Whether the next tick does not count.
     skips_tick: bool,
@@ -183,6 +185,7 @@ impl<M: StateMachine> Owner<M> {
             sleep: Sleep::default(),
             leader_commit: LogIndex(0),
             acknowledged: (Term(0), LogIndex(0)),
+            succeeds_at: None,
             ticks: 0,
             skips_tick: false,
             leaderless_ticks: 0,
@@ -306,6 +309,7 @@ impl<M: StateMachine> Owner<M> {
         self.group.applied(applied);
         // The library hands out as committed only what is durable here, so all of it can be read back.
         self.group.log_mut().evict(applied);
+        self.succeed();
     }
 
     fn note_durable(&mut self) {
@@ -352,7 +356,7 @@ impl<M: StateMachine> Owner<M> {
         if !work.committed.is_empty() {
             self.commit(work.committed)?;
         }
-        if self.group.leads_as_stranger() {
+        if self.group.leads_without_vote() {
             self.step_down();
         }
         Ok(())
@@ -543,14 +547,14 @@ impl<M: StateMachine> Owner<M> {
             }
             draft.answers.push((request.answer, reply));
             if draft.entry.len_bytes() >= ENTRY_BYTES_WANTED {
-                self.propose(std::mem::take(&mut draft))?;
+                self.propose(std::mem::take(&mut draft), leased)?;
             }
         }
         self.inbox.extend(requests);
         if self.is_throttled() {
             count(&self.node.metrics.throttled, 1);
         }
-        self.propose(draft)
+        self.propose(draft, leased)
     }
 
     fn begin_evaluating(&mut self, view: &dyn storage::View) -> storage::Result<()> {
@@ -593,8 +597,9 @@ impl<M: StateMachine> Owner<M> {
         self.machine.evaluate(&cx, OverlayReader::new(view, &self.overlay), command, batch)
     }
 
-    /// Proposes what was evaluated. Answers that wrote nothing wait for whatever they were evaluated against.
-    fn propose(&mut self, draft: Draft<M::Reply>) -> storage::Result<()> {
+    /// Proposes what was evaluated, under a lease or not. Answers that wrote nothing wait for whatever they were evaluated
+    /// against.
+    fn propose(&mut self, draft: Draft<M::Reply>, leased: bool) -> storage::Result<()> {
         let Draft { mut entry, commands, mut answers, unproven } = draft;
         let mut together = KvBatch::default();
         self.machine.complete(&mut together);
@@ -603,7 +608,7 @@ impl<M: StateMachine> Owner<M> {
             entry.push(&together);
         }
         if entry.is_empty() {
-            self.answer_after(self.group.last_index(), answers);
+            self.answer_after(self.group.last_index(), answers, leased);
             self.answer_after_proof(unproven);
             return Ok(());
         }
@@ -623,7 +628,7 @@ impl<M: StateMachine> Owner<M> {
         count(&metrics.entries_proposed, 1);
         count(&metrics.commands_proposed, commands);
         count(&metrics.bytes_proposed, bytes);
-        self.answer_after(index, answers);
+        self.answer_after(index, answers, leased);
         self.answer_after_proof(unproven);
         Ok(())
     }
@@ -639,7 +644,9 @@ impl<M: StateMachine> Owner<M> {
         self.group.prove(since, true);
     }
 
-    fn answer_after(&mut self, index: LogIndex, answers: Answers<M::Reply>) {
+    /// Answers once `index` is committed: at once, when it is and there was a lease when the answers were found. Whether there
+    /// still is one does not matter: nobody else led then.
+    fn answer_after(&mut self, index: LogIndex, answers: Answers<M::Reply>, leased: bool) {
         if answers.is_empty() {
             return;
         }
@@ -649,7 +656,7 @@ impl<M: StateMachine> Owner<M> {
             self.answer_committed(index);
         }
         let commit = self.shared.commit.index();
-        if commit >= index && self.holds_lease() {
+        if commit >= index && leased {
             self.answer_committed(commit);
         }
     }

@@ -43,8 +43,8 @@ pub enum Event {
     Applied { first: LogIndex, last: LogIndex, changes: usize },
     /// Dropped entries up to `index` from the Raft log; the store has them durably.
     Compacted { index: LogIndex },
-    /// Sent a message to a peer.
-    Sent { to: ReplicaId, message: String },
+    /// Sent a message to a peer, at once or when others leave.
+    Sent { to: ReplicaId, message: String, in_a_hurry: bool },
     /// Received a message from a peer.
     Received { from: ReplicaId, message: String },
     /// Began to answer reads by itself: a quorum acknowledged a proof that it leads.
@@ -60,8 +60,8 @@ pub enum Event {
 }
 
 impl Event {
-    pub(crate) fn sent(message: &Message) -> Event {
-        Event::Sent { to: ReplicaId(message.to), message: describe(message) }
+    pub(crate) fn sent(message: &Message, in_a_hurry: bool) -> Event {
+        Event::Sent { to: ReplicaId(message.to), message: describe(message), in_a_hurry }
     }
 
     pub(crate) fn received(message: &Message) -> Event {
@@ -121,7 +121,8 @@ impl fmt::Display for Event {
                 write!(f, "applied {first}..={last}, {changes} changes")
             }
             Event::Compacted { index } => write!(f, "compacted to {index}"),
-            Event::Sent { to, message } => write!(f, "-> {to}: {message}"),
+            Event::Sent { to, message, in_a_hurry: true } => write!(f, "-> {to}: {message}"),
+            Event::Sent { to, message, in_a_hurry: false } => write!(f, "-> {to} with others: {message}"),
             Event::Received { from, message } => write!(f, "<- {from}: {message}"),
             Event::Leased { term } => write!(f, "has a lease in {term}"),
             Event::Changed { membership } => {

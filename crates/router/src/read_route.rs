@@ -146,7 +146,8 @@ impl Router {
         }
     }
 
-    async fn ask_index(
+    /// How far the primary is, as it proves; it lets its secondaries know without delay.
+    pub(crate) async fn ask_index(
         &self,
         primary: NodeId,
         shard: ShardId,

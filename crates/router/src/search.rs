@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use base::{Code, Error, LogIndex, Result};
 use bytes::Bytes;
+use catalog::ShardPlacement;
 use document::filter::Filter;
 use document::sort::SortSpec;
 use document::{DocBuf, EvalContext, Value};
@@ -105,7 +106,9 @@ impl Router {
     ) -> Result<Option<(Arc<dyn View>, Arc<ShardState>)>> {
         let read = match (self.shard_of(place), cx.source) {
             (Ok(shard), ReadSource::Primary) => shard.read().await,
-            (Ok(shard), ReadSource::Replica(at_least)) => self.read_behind(cx, &shard, at_least).await,
+            (Ok(shard), ReadSource::Replica(at_least)) => {
+                self.read_behind(cx, place.placement(), &shard, at_least).await
+            }
             (Err(error), _) => Err(error),
         };
         match read {
@@ -139,16 +142,33 @@ impl Router {
     async fn read_behind(
         &self,
         cx: &OperationContext,
+        placement: &ShardPlacement,
         shard: &ShardHandle,
         at_least: LogIndex,
     ) -> Result<ReadView<ShardState>> {
         let limit = Duration::from_millis(self.time_left_ms(cx).min(CATCH_UP_MS_MAX));
-        if tokio::time::timeout(limit, shard.applied(at_least)).await.is_err() {
+        let caught_up = async {
+            tokio::select! {
+                biased;
+                () = shard.applied(at_least) => {}
+                () = self.ask_for_news(cx, placement, shard) => shard.applied(at_least).await,
+            }
+        };
+        if tokio::time::timeout(limit, caught_up).await.is_err() {
             let message =
                 format!("the replica of {} on {} is behind what was read before", shard.shard(), self.node);
             return Err(Error::new(Code::STALE_CONFIG, message));
         }
         shard.read_behind().await
+    }
+
+    /// Has the primary say what is committed: by itself it takes its time. Whether that arrives need not be known.
+    async fn ask_for_news(&self, cx: &OperationContext, placement: &ShardPlacement, shard: &ShardHandle) {
+        if let Some(primary) = shard.leader_node().filter(|primary| *primary != self.node)
+            && let Err(failure) = self.ask_index(primary, placement.shard, cx).await
+        {
+            tracing::debug!(shard = %placement.shard, %primary, ?failure, "the primary was not asked for news");
+        }
     }
 
     /// Plans a read on a view.

@@ -15,8 +15,6 @@ use crate::trace::Event;
 
 /// How many times as much of the log as the policy says is kept for replicas that are behind and answer.
 const BEHIND_FACTOR: u64 = 8;
-/// Ticks since its last message for which a replica counts as one that answers.
-const ANSWERS_TICKS_MAX: u64 = 30;
 
 impl<M: StateMachine> Owner<M> {
     /// Drops entries that the store durably has and that nobody needs, when there are enough of them.
@@ -65,13 +63,11 @@ impl<M: StateMachine> Owner<M> {
     fn needed_from(&self) -> LogIndex {
         let truncated = self.group.log().truncated().0;
         let sending = self.shared.sending.lock();
-        let needs = |(replica, heard): (&base::ReplicaId, &u64)| {
-            if self.ticks - heard > ANSWERS_TICKS_MAX {
-                return None;
-            }
+        let needs = |replica: &base::ReplicaId| {
             let matched = self.group.matched(*replica).filter(|matched| *matched >= truncated);
             matched.or_else(|| sending.get(replica).copied())
         };
-        self.heard.iter().filter_map(needs).min().unwrap_or(LogIndex(u64::MAX))
+        let answering = self.heard.keys().filter(|replica| self.answers(**replica));
+        answering.filter_map(needs).min().unwrap_or(LogIndex(u64::MAX))
     }
 }

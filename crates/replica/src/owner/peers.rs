@@ -24,6 +24,8 @@ use crate::transport::Haste;
 const LEADERLESS_TICKS_MAX: u64 = 100;
 /// Senders that this replica's membership does not have, at most.
 const STRANGERS_MAX: usize = 64;
+/// Ticks since its last message for which a replica counts as one that answers.
+const ANSWERS_TICKS_MAX: u64 = 30;
 /// Ticks that a replica which is asked to stop gives another one to take over, and its last proposals to commit.
 const STOPPING_TICKS_MAX: u64 = 20;
 /// Ticks that a leader's log write may take before another replica shall lead: longer than any healthy disk takes, and about
@@ -109,6 +111,10 @@ impl<M: StateMachine> Owner<M> {
         }
         self.stir_at(&message);
         let commit = LogIndex(message.commit);
+        if message.get_msg_type() == MessageType::MsgTimeoutNow && self.applied < self.group.commit() {
+            self.succeeds_at = Some((self.group.commit(), message));
+            return;
+        }
         self.group.step(message, self.node.options.entropy.as_ref());
         if self.group.other_leader() == Some(sender) {
             self.leader_commit = commit.max(self.leader_commit);
@@ -127,33 +133,39 @@ impl<M: StateMachine> Owner<M> {
             earlier.push(message);
         }
         for (replica, messages) in by_replica {
-            messages.iter().for_each(|message| self.trace(|| Event::sent(message)));
+            let in_a_hurry = messages.iter().filter(|message| self.hurries(message)).count() > 0;
+            messages.iter().for_each(|message| self.trace(|| Event::sent(message, in_a_hurry)));
             // A replica without a node was removed while the message was made.
             let node = self.membership.nodes.get(&replica).or_else(|| self.strangers.get(&replica));
             if let Some(node) = node {
-                let node = *node;
-                let in_a_hurry = messages.iter().filter(|message| self.hurries(message)).count();
                 let haste = match in_a_hurry {
-                    0 => Haste::By(ticks::departure(self.node.origin)),
-                    _ => Haste::Now,
+                    true => Haste::Now,
+                    false => Haste::By(ticks::departure(self.node.origin)),
                 };
-                self.node.options.transport.send(node, self.shard(), messages, haste);
+                self.node.options.transport.send(*node, self.shard(), messages, haste);
             }
         }
     }
 
-    /// Whether somebody waits for a message. Nobody does for heartbeats, unless they carry a proof that is wanted; for the news
-    /// that entries are committed, which the next entries carry as well (whoever changes the catalog waits until all nodes
-    /// have it); and for acknowledgements of what was acknowledged before.
+    /// Whether somebody waits for a message. Nobody does for the news that entries are committed, which the next entries carry
+    /// as well (whoever changes the catalog waits until all nodes have it); for heartbeats, unless they carry a proof that is
+    /// wanted; for their echoes, unless the leader may have missed that this replica has more than is committed; and for
+    /// acknowledgements that were sent before of what is committed.
     fn hurries(&mut self, message: &Message) -> bool {
         match message.get_msg_type() {
-            MessageType::MsgHeartbeat | MessageType::MsgHeartbeatResponse => group::is_wanted(message),
+            MessageType::MsgHeartbeat => group::is_wanted(message),
+            MessageType::MsgHeartbeatResponse => {
+                group::is_wanted(message) || self.group.last_index() > self.group.commit()
+            }
             MessageType::MsgAppend => !message.entries.is_empty() || self.shard() == CATALOG_SHARD,
+            // The index of a refusal is not one that this replica has.
+            MessageType::MsgAppendResponse if message.reject => true,
             MessageType::MsgAppendResponse => {
-                let acknowledged = (Term(message.term), LogIndex(message.index));
-                let is_new = message.reject || acknowledged > self.acknowledged;
+                let index = LogIndex(message.index);
+                let acknowledged = (Term(message.term), index);
+                let is_new = acknowledged > self.acknowledged;
                 self.acknowledged = acknowledged.max(self.acknowledged);
-                is_new
+                is_new || index > self.group.commit()
             }
             _ => true,
         }
@@ -309,13 +321,20 @@ impl<M: StateMachine> Owner<M> {
         }
     }
 
+    /// The voter that is furthest, of those that answer if any does.
     fn furthest(&self) -> Option<ReplicaId> {
         let own = self.shared.name.replica;
         let others = self.membership.voters.iter().copied().filter(|voter| *voter != own);
-        others.max_by_key(|voter| self.group.matched(*voter))
+        others.max_by_key(|voter| (self.answers(*voter), self.group.matched(*voter)))
     }
 
-    /// A change that an earlier leader proposed has removed this replica, which leads: the voter that is furthest shall lead.
+    /// Whether a member of the group has written to this replica lately.
+    pub(super) fn answers(&self, replica: ReplicaId) -> bool {
+        self.heard.get(&replica).is_some_and(|heard| self.ticks - heard <= ANSWERS_TICKS_MAX)
+    }
+
+    /// A change that an earlier leader proposed has taken the vote of this replica, which leads: the voter that is furthest
+    /// shall lead.
     pub(super) fn step_down(&mut self) {
         self.shared.lease.revoke();
         let furthest = self.furthest();
@@ -325,6 +344,14 @@ impl<M: StateMachine> Owner<M> {
             self.trace(|| Event::HandsOver { to });
             let message = self.group.campaign_now(to);
             self.send_messages(vec![message]);
+        }
+    }
+
+    /// Asks for votes as a leader wished that has handed its role over, once what was committed then is applied. The library
+    /// drops such a wish for good while a change of the membership is committed and not applied.
+    pub(super) fn succeed(&mut self) {
+        if let Some((_, wish)) = self.succeeds_at.take_if(|(index, _)| *index <= self.applied) {
+            self.group.step(wish, self.node.options.entropy.as_ref());
         }
     }
 

@@ -3,10 +3,10 @@
 //!
 //! `start N..` and `create N..` set up, `crash N`, `stop N` and `start N` end and begin processes, `cut A B` loses what A
 //! sends to B (`cut A B both` also what B sends), `heal` ends that; `stall N` makes log writes of node N wait for `go-on N`;
-//! `drop N` drops node N's replica; `run MS` lets time pass; `send N COMMAND..` gives
-//! commands to node N's replica, `read N KEY` reads there as clients do and `read-behind N KEY` whatever it has;
-//! `add N NEW`, `promote N OLD`, `remove N OLD` change the membership through node N, `replace N OLD NEW` both at
-//! once, `transfer N TO` hands over; `status` says how things are.
+//! `linger N MS` makes the next command on node N take as long to evaluate; `drop N` drops node N's replica; `run MS` lets
+//! time pass; `send N COMMAND..` gives commands to node N's replica, `read N KEY` reads there as clients do and
+//! `read-behind N KEY` whatever it has; `add N NEW`, `promote N OLD`, `demote N OLD`, `remove N OLD` change the membership
+//! through node N, `replace N OLD NEW` both at once, `transfer N TO` hands over; `status` says how things are.
 
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -79,6 +79,7 @@ impl Runner for Trace {
                 let _inside = self.runtime.enter();
                 self.cluster.node(node(number)?).go_on();
             }
+            ("linger", [number, ms]) => self.cluster.node(node(number)?).linger(ms.parse()?),
             ("cut", [from, to]) => self.cluster.cut(node(from)?, node(to)?),
             ("cut", [one, other, "both"]) => {
                 self.cluster.cut(node(one)?, node(other)?);
@@ -103,6 +104,10 @@ impl Runner for Trace {
             ("add", [number, new]) => {
                 let new = node(new)?;
                 self.change(node(number)?, vec![MemberChange::AddLearner(Cluster::replica_on(new), new)]);
+            }
+            ("demote", [number, old]) => {
+                let old = node(old)?;
+                self.change(node(number)?, vec![MemberChange::AddLearner(Cluster::replica_on(old), old)]);
             }
             ("promote", [number, old]) => {
                 self.change(node(number)?, vec![MemberChange::Promote(Cluster::replica_on(node(old)?))]);

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
 
 use base::{Clock, Entropy, MonoTime, NodeId, ReplicaId, ShardId};
 use futures::future::BoxFuture;
@@ -52,6 +53,10 @@ struct World {
     events: Mutex<Vec<String>>,
     tasks: Mutex<Vec<tokio::task::AbortHandle>>,
     wall_ms: AtomicI64,
+    /// How much longer than the runtime's own this node's time has run, and by how much that grows when it is next asked for the
+    /// time of day: once a command that is evaluated.
+    ahead_ms: AtomicU64,
+    lingers_ms: AtomicU64,
     started: tokio::time::Instant,
     random: AtomicU64,
 }
@@ -79,6 +84,8 @@ impl Node {
             events: Mutex::default(),
             tasks: Mutex::default(),
             wall_ms: AtomicI64::new(1_000_000),
+            ahead_ms: AtomicU64::new(0),
+            lingers_ms: AtomicU64::new(0),
             started: tokio::time::Instant::now(),
             random: AtomicU64::new(u64::from(node.get())),
         });
@@ -151,6 +158,11 @@ impl Node {
         self.fsync();
     }
 
+    /// The next command takes this long to evaluate.
+    pub(crate) fn linger(&self, ms: u64) {
+        self.world.lingers_ms.store(ms, Ordering::SeqCst);
+    }
+
     /// Writes what was submitted, without an fsync: nobody is told.
     pub(crate) fn write_without_fsync(&self) {
         for (batch, _) in std::mem::take(&mut *self.world.writes.lock()) {
@@ -217,10 +229,11 @@ impl TraceSink for World {
 
 impl Clock for World {
     fn monotonic(&self) -> MonoTime {
-        MonoTime(self.started.elapsed())
+        MonoTime(self.started.elapsed() + Duration::from_millis(self.ahead_ms.load(Ordering::SeqCst)))
     }
 
     fn wall_ms(&self) -> i64 {
+        self.ahead_ms.fetch_add(self.lingers_ms.swap(0, Ordering::SeqCst), Ordering::SeqCst);
         self.wall_ms.load(Ordering::SeqCst)
     }
 }
