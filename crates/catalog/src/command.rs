@@ -114,6 +114,15 @@ pub enum Command {
         /// The node that gets one.
         to: NodeId,
     },
+    /// Keeps a replica that is on its way out; the one that was placed for it leaves instead. Does nothing when that was done
+    /// before. Fails with `NamespaceNotFound` when the shard is gone, and with `IllegalOperation` when the replica is not on its
+    /// way to another node any more, or when its node may keep none.
+    CancelMove {
+        /// The shard.
+        shard: ShardId,
+        /// The replica that stays.
+        replica: ReplicaId,
+    },
     /// Gives a replica up without another one in its place. Does nothing when that was done before. Fails with
     /// `IllegalOperation` when fewer than the replication factor would be left on nodes that are to stay, as far as there are
     /// as many, and otherwise as `MoveReplica` does.

@@ -248,6 +248,7 @@ mod tests {
             replica: ReplicaId(id),
             node: NodeId(id as u32),
             founder: id == 1,
+            successor: None,
         };
         replicas.iter().map(place).collect()
     }

@@ -126,7 +126,8 @@ pub struct ClusterRecord {
 impl Default for ClusterRecord {
     /// A cluster that has one node so far.
     fn default() -> ClusterRecord {
-        let first = ReplicaPlacement { replica: ReplicaId(1), node: NodeId(1), founder: true };
+        let first =
+            ReplicaPlacement { replica: ReplicaId(1), node: NodeId(1), founder: true, successor: None };
         ClusterRecord {
             name: "psdb".to_owned(),
             replication_factor: 3,
@@ -367,6 +368,16 @@ impl ShardPlacement {
         self.replicas.iter().chain(&self.leaving)
     }
 
+    /// The replica that is placed for one on its way out, if any is: the one that was to take over from it, or whichever was placed
+    /// for that one since.
+    pub fn taker_of(&self, leaving: &ReplicaPlacement) -> Option<ReplicaId> {
+        let next = |replica: &ReplicaId| {
+            self.leaving.iter().find(|leaving| leaving.replica == *replica).and_then(|gone| gone.successor)
+        };
+        let is_placed = |replica: &ReplicaId| self.replicas.iter().any(|placed| placed.replica == *replica);
+        std::iter::successors(leaving.successor, next).find(is_placed)
+    }
+
     /// What it owns.
     pub fn span(&self) -> HashSpan {
         HashSpan { first: self.first, last: self.last }
@@ -401,6 +412,9 @@ pub struct ReplicaPlacement {
     /// Whether it votes from the shard's beginning. Others come to life from a snapshot, as learners.
     #[serde(default = "yes")]
     pub founder: bool,
+    /// Of one on its way out: the replica that was placed for it, if one was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub successor: Option<ReplicaId>,
 }
 
 /// The order of one field in an index.

@@ -173,7 +173,7 @@ impl Catalog {
             let replicas = nodes.into_iter().map(|node| {
                 let replica = counters.replica;
                 counters.replica = replica.next();
-                ReplicaPlacement { replica, node, founder: true }
+                ReplicaPlacement { replica, node, founder: true, successor: None }
             });
             ShardPlacement {
                 shard,

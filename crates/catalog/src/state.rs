@@ -117,6 +117,7 @@ impl Catalog {
             | Command::MarkDead { .. }
             | Command::MarkAlive { .. }
             | Command::MoveReplica { .. }
+            | Command::CancelMove { .. }
             | Command::RetireReplica { .. }
             | Command::ReplicaLeft { .. }
             | Command::SetBalancer { .. }
@@ -296,7 +297,7 @@ impl Catalog {
         }
         let replica = counters.replica;
         counters.replica = replica.next();
-        cluster.catalog.push(ReplicaPlacement { replica, node: node.id, founder: false });
+        cluster.catalog.push(ReplicaPlacement { replica, node: node.id, founder: false, successor: None });
         batch.put(COUNTERS_KEY, encode(&counters));
         batch.put(CLUSTER_KEY, encode(&cluster));
         put_node(batch, &node);
@@ -316,7 +317,8 @@ impl Catalog {
             let mut changed = nodes::forget_retired(&mut record, |placed| placed.node == gone.id);
             for placed in record.all_shards_mut().flat_map(|shard| &mut shard.replicas) {
                 if placed.node == gone.id {
-                    *placed = ReplicaPlacement { replica: counters.replica, node, founder: false };
+                    *placed =
+                        ReplicaPlacement { replica: counters.replica, node, founder: false, successor: None };
                     counters.replica = counters.replica.next();
                     changed = true;
                 }
@@ -359,7 +361,7 @@ impl Catalog {
         let replicas = placement::for_new_shard(self).into_iter().map(|node| {
             let replica = counters.replica;
             counters.replica = replica.next();
-            ReplicaPlacement { replica, node, founder: true }
+            ReplicaPlacement { replica, node, founder: true, successor: None }
         });
         let replicas: Vec<_> = replicas.collect();
         if replicas.is_empty() {

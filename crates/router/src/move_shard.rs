@@ -48,9 +48,27 @@ impl Router {
             let from = self.asked_primary(&placement)?;
             let shard = placement.shard;
             self.change_catalog(Command::MoveReplica { shard, from, to }).await?;
-            self.await_catalog(cx, |catalog| is_moved(catalog, shard, from).then_some(())).await?;
+            // This node's copy of the catalog has it then.
+            self.catalog_now().await?;
+            self.await_catalog(cx, |catalog| outcome(catalog, shard, from, to)).await??;
         }
         self.await_primary_on(cx, placement.shard, to).await
+    }
+
+    /// Calls off the move of a shard's replica that is under way: the replica stays where it is. Returns the name of its node.
+    /// Fails with `ShardNotFound` (70), and with `IllegalOperation` (20) when none is under way, or when the node is to keep
+    /// none.
+    pub async fn cancel_move(&self, namespace: &Namespace, selector: &ShardSelector) -> Result<String> {
+        let record = self.existing_collection(namespace).await?;
+        let placement = select(&record, selector)?;
+        let kept = placement.leaving.iter().find(|leaving| placement.taker_of(leaving).is_some());
+        let Some(kept) = kept else {
+            let message = format!("no replica of {} is on its way to another node", placement.shard);
+            return Err(Error::new(Code::ILLEGAL_OPERATION, message));
+        };
+        let (shard, replica) = (placement.shard, kept.replica);
+        self.change_catalog(Command::CancelMove { shard, replica }).await?;
+        Ok(name_of(&self.catalog_copy(), kept.node))
     }
 
     /// Asks the primary of a shard, on whichever node it is, to hand its role to the replica on `to`.
@@ -118,8 +136,14 @@ impl Router {
     }
 }
 
-/// Whether a node's replica of a shard has been replaced.
-fn is_moved(catalog: &Catalog, shard: ShardId, from: NodeId) -> bool {
-    let placement = catalog.placement(shard).map(|(_, placement)| placement);
-    placement.is_none_or(|placement| placement.members().all(|replica| replica.node != from))
+/// What has become of a move, once it is over: a node's replica of a shard has been replaced by one on another, or the move was
+/// called off.
+fn outcome(catalog: &Catalog, shard: ShardId, from: NodeId, to: NodeId) -> Option<Result<()>> {
+    let Some((_, placement)) = catalog.placement(shard) else { return Some(Ok(())) };
+    if placement.members().all(|replica| replica.node != from) {
+        return Some(Ok(()));
+    }
+    let is_called_off = placement.replicas.iter().all(|replica| replica.node != to);
+    let message = || format!("the move of {shard} to {} was called off", name_of(catalog, to));
+    is_called_off.then(|| Err(Error::new(Code::INTERRUPTED, message())))
 }

@@ -12,7 +12,10 @@ use base::id::CATALOG_SHARD;
 use base::{Code, CollectionId, Error, IndexId, Result, ShardId};
 use catalog::balance::{self, Proposal};
 use catalog::placement::{self, GroupWanted};
-use catalog::{Catalog, CollectionRecord, CollectionState, Command, IndexSpec, IndexState, ShardPlacement};
+use catalog::{
+    Catalog, CollectionRecord, CollectionState, Command, IndexSpec, IndexState, ReplicaPlacement,
+    ShardPlacement,
+};
 use document::ShardKey;
 use query::evaluate::{ConfigChange, ShardCommand};
 use query::state::{Driver, HashRange, IndexStatus, Reached, ShardIndex, ShardState, Source};
@@ -153,7 +156,8 @@ impl Router {
         let now = self.catalog_now().await?;
         let placed = now.placement(placement.shard).filter(|(record, now)| {
             let is_kept = record.kept_shards().any(|kept| kept.shard == placement.shard);
-            record.state == CollectionState::Active && is_kept && now.members().any(|placed| placed == mine)
+            let may_begin = |placed: &ReplicaPlacement| placed.replica == mine.replica && placed.founder;
+            record.state == CollectionState::Active && is_kept && now.members().any(may_begin)
         });
         let Some((record, _)) = placed else { return Ok(()) };
         let state = first_state(record, placement);

@@ -97,6 +97,8 @@ pub trait Backend: Send + Sync + 'static {
         shard: &ShardSelector,
         to: &str,
     ) -> Result<()>;
+    /// Returns the name of the node that keeps its replica.
+    async fn cancel_move(&self, namespace: &Namespace, shard: &ShardSelector) -> Result<String>;
     async fn balancer_settings(&self) -> Result<BalancerSettings>;
     async fn change_balancer_settings(&self, settings: BalancerSettings) -> Result<()>;
     async fn set_balancer(&self, enabled: bool) -> Result<()>;

@@ -175,6 +175,10 @@ impl Backend for Router {
         Router::move_shard(self, cx, namespace, shard, to).await
     }
 
+    async fn cancel_move(&self, namespace: &Namespace, shard: &ShardSelector) -> Result<String> {
+        Router::cancel_move(self, namespace, shard).await
+    }
+
     async fn balancer_settings(&self) -> Result<BalancerSettings> {
         Router::balancer_settings(self).await
     }

@@ -1,6 +1,6 @@
 //! What the balancer does, by example.
 
-use base::{Code, NodeId, ShardId};
+use base::{Code, NodeId, ReplicaId, ShardId};
 
 use super::testing::{Cluster, spread};
 use super::{Action, BalancerSettings, ShardLoad};
@@ -96,6 +96,48 @@ fn a_successor_that_dies_on_its_way_gets_a_successor_itself() {
     cluster.carry_out(&actions[0]);
     let leaving: Vec<_> = cluster.shards()[0].leaving.iter().map(|placed| placed.node.get()).collect();
     assert_eq!(leaving, [3, 4]);
+}
+
+#[test]
+fn a_move_that_is_called_off_leaves_the_replica_where_it_was() {
+    let mut cluster = grown(1);
+    let shard = ShardId(100);
+    let replicas = cluster.shards()[0].replicas.clone();
+    let cancel = Command::CancelMove { shard, replica: replicas[2].replica };
+    cluster.run(&cancel);
+    assert_eq!(cluster.shards()[0].replicas, replicas, "there was nothing to call off");
+    cluster.run(&Command::MoveReplica { shard, from: NodeId(3), to: NodeId(4) });
+    cluster.run(&cancel);
+    cluster.run(&cancel);
+    assert_eq!(cluster.shards()[0].replicas, replicas);
+    let leaving: Vec<_> = cluster.shards()[0].leaving.iter().map(|placed| placed.node.get()).collect();
+    assert_eq!(leaving, [4]);
+    let taker = Command::CancelMove { shard, replica: cluster.shards()[0].leaving[0].replica };
+    assert_eq!(cluster.refusal(&taker).code, Code::ILLEGAL_OPERATION, "it takes nobody's place any more");
+    cluster.settle();
+    assert_eq!(placed_on(&cluster, 100), [1, 2, 3]);
+    assert!(cluster.shards()[0].leaving.is_empty());
+}
+
+#[test]
+fn a_move_is_called_off_although_its_target_has_changed_but_not_to_a_node_that_is_drained() {
+    let mut cluster = grown(1);
+    cluster.add_node(3, None);
+    let (shard, replicas) = (ShardId(100), cluster.shards()[0].replicas.clone());
+    cluster.run(&Command::MoveReplica { shard, from: NodeId(3), to: NodeId(4) });
+    cluster.run(&Command::MarkDead { node: NodeId(4) });
+    cluster.run(&Command::MoveReplica { shard, from: NodeId(4), to: NodeId(5) });
+    let cancel = Command::CancelMove { shard, replica: replicas[2].replica };
+    cluster.run(&Command::DrainNode { node: NodeId(3) });
+    assert_eq!(cluster.refusal(&cancel).message, "n3 gets no replica: it is being drained");
+    cluster.run(&Command::CancelDrain { node: NodeId(3) });
+    cluster.run(&cancel);
+    assert_eq!(cluster.shards()[0].replicas, replicas);
+    cluster.settle();
+    assert_eq!(
+        cluster.refusal(&Command::CancelMove { shard, replica: ReplicaId(99) }).code,
+        Code::ILLEGAL_OPERATION
+    );
 }
 
 #[test]

@@ -205,7 +205,7 @@ fn collection(
     let placed = shards.iter().enumerate().map(|(at, nodes)| {
         let replicas = nodes.iter().map(|node| {
             *replica += 1;
-            ReplicaPlacement { replica: ReplicaId(*replica), node: *node, founder: true }
+            ReplicaPlacement { replica: ReplicaId(*replica), node: *node, founder: true, successor: None }
         });
         let begin = width * at as u32;
         let end = if at + 1 == shards.len() { u32::MAX } else { begin + width - 1 };

@@ -52,7 +52,7 @@ fn event() -> impl Strategy<Value = Event> {
 }
 
 fn replica(id: u64) -> ReplicaPlacement {
-    ReplicaPlacement { replica: ReplicaId(id), node: NodeId(id as u32), founder: false }
+    ReplicaPlacement { replica: ReplicaId(id), node: NodeId(id as u32), founder: false, successor: None }
 }
 
 impl Group {

@@ -27,6 +27,7 @@ impl Catalog {
             Command::MarkAlive { node } => self.change_node(batch, *node, |node| node.dead = false)?,
             Command::PlaceReplica { shard, node } => self.place_replica(batch, *shard, *node)?,
             Command::MoveReplica { shard, from, to } => self.move_replica(batch, *shard, *from, *to)?,
+            Command::CancelMove { shard, replica } => self.cancel_move(batch, *shard, *replica)?,
             Command::RetireReplica { shard, node } => self.retire_replica(batch, *shard, *node)?,
             Command::ReplicaLeft { shard, replica } => self.replica_left(batch, *shard, *replica),
             Command::SetBalancer { enabled } => {
@@ -212,6 +213,27 @@ impl Catalog {
         Ok(())
     }
 
+    fn cancel_move(&self, batch: &mut KvBatch, shard: ShardId, replica: ReplicaId) -> Result<()> {
+        let (mut record, position) = self.shard_to_change(shard)?;
+        let Some(placement) = record.all_shards_mut().nth(position) else { return Ok(()) };
+        if placement.replicas.iter().any(|placed| placed.replica == replica) {
+            return Ok(());
+        }
+        let kept = placement.leaving.iter().find(|leaving| leaving.replica == replica).copied();
+        let taker = kept.and_then(|kept| placement.taker_of(&kept));
+        let place = placement.replicas.iter_mut().find(|placed| Some(placed.replica) == taker);
+        let (Some(kept), Some(place)) = (kept, place) else {
+            let message = format!("{replica} of shard {shard} is not on its way to another node");
+            return Err(illegal(message));
+        };
+        self.check_takes(kept.node)?;
+        placement.leaving.retain(|leaving| leaving.replica != replica);
+        let taker = std::mem::replace(place, ReplicaPlacement { successor: None, ..kept });
+        placement.leaving.push(taker);
+        put_collection(batch, &record);
+        Ok(())
+    }
+
     /// Whether the shard has no replica on its way out. What a dead node has waits for nothing: it may have been the
     /// successor.
     fn check_settled(&self, placement: &ShardPlacement, from: NodeId) -> Result<()> {
@@ -322,17 +344,18 @@ pub(crate) fn forget_retired(
 fn new_replica(counters: &mut Counters, node: NodeId) -> ReplicaPlacement {
     let replica = counters.replica;
     counters.replica = replica.next();
-    ReplicaPlacement { replica, node, founder: false }
+    ReplicaPlacement { replica, node, founder: false, successor: None }
 }
 
 /// Takes the replica at `at` out of its place, and puts its successor there.
-fn unplace(shard: &mut ShardPlacement, at: usize, successor: Option<ReplicaPlacement>) {
-    let gone = match (shard.replicas.get_mut(at), successor) {
-        (Some(place), Some(successor)) => std::mem::replace(place, successor),
+fn unplace(shard: &mut ShardPlacement, at: usize, taker: Option<ReplicaPlacement>) {
+    let successor = taker.map(|taker| taker.replica);
+    let gone = match (shard.replicas.get_mut(at), taker) {
+        (Some(place), Some(taker)) => std::mem::replace(place, taker),
         (Some(_), None) => shard.replicas.remove(at),
         (None, _) => return,
     };
-    shard.leaving.push(gone);
+    shard.leaving.push(ReplicaPlacement { successor, ..gone });
 }
 
 fn illegal(message: String) -> Error {

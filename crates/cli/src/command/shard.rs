@@ -9,6 +9,12 @@ use crate::failure::Failure;
 use crate::output;
 use crate::shell::{execute, table};
 
+const MOVE_EXAMPLES: &str = "Examples:
+  psdb shard move shop.orders s12 --to n3
+  psdb shard move shop.orders s12 --cancel
+
+While the balancer is on it may begin a move again that was called off: psdb balancer stop";
+
 /// Show, split, merge and move shards.
 #[derive(clap::Args)]
 pub(super) struct Arguments {
@@ -57,7 +63,7 @@ enum Action {
         last: String,
     },
     /// Bring the primary of a shard to another node.
-    #[command(after_help = "Examples:\n  psdb shard move shop.orders s12 --to n3")]
+    #[command(after_help = MOVE_EXAMPLES)]
     Move {
         #[command(flatten)]
         target: Target,
@@ -66,8 +72,11 @@ enum Action {
         /// The shard, as `psdb shard list` names it.
         shard: String,
         /// The name of the node.
-        #[arg(long, value_name = "NODE")]
-        to: String,
+        #[arg(long, value_name = "NODE", required_unless_present = "cancel")]
+        to: Option<String>,
+        /// Call off the move of a replica that is under way, whoever began it: the replica stays where it is.
+        #[arg(long, conflicts_with = "to")]
+        cancel: bool,
     },
 }
 
@@ -95,11 +104,16 @@ pub(super) async fn run(arguments: Arguments) -> Result<(), Failure> {
             recut::run(&connection, &namespace, command).await?;
             list(&target, Some(&namespace), false).await
         }
-        Action::Move { target, namespace, shard, to } => {
+        Action::Move { target, namespace, shard, to, .. } => {
             let connection = Connection::open(&target.uri).await?;
             let bounds = bounds(&connection, &namespace, &shard, &shard).await?;
-            let command = doc! { "moveChunk": &namespace, "bounds": bounds, "to": &to };
-            connection.database("admin").run_command(command).await?;
+            let admin = connection.database("admin");
+            let Some(to) = to else {
+                let command = doc! { "psdbMove": &namespace, "bounds": bounds, "cancel": true };
+                let answer = admin.run_command(command).await?;
+                return output::say(format!("the replica of {shard} stays on {}", text(&answer, "staysOn")));
+            };
+            admin.run_command(doc! { "moveChunk": &namespace, "bounds": bounds, "to": &to }).await?;
             output::say(format!("the primary of {shard} is on {to}"))
         }
     }

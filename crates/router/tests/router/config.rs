@@ -155,6 +155,8 @@ async fn a_primary_that_is_where_it_shall_be_does_not_move() {
     let name = node.router.node_name(base::NodeId(1)).expect("the node has a name");
     let shard = ShardSelector::Owner(doc! { "_id": 1 });
     assert_eq!(node.router.move_shard(&node.cx, &things(), &shard, &name).await, Ok(()));
+    let still = node.router.cancel_move(&things(), &shard).await.expect_err("nothing moves");
+    assert_eq!(still.code, Code::ILLEGAL_OPERATION);
     let nowhere = node.router.move_shard(&node.cx, &things(), &shard, "nowhere").await;
     assert_eq!(nowhere.map_err(|error| error.code), Err(Code::NODE_NOT_FOUND));
     let without_key = ShardSelector::Owner(doc! { "a": 1 });

@@ -12,6 +12,7 @@ use bson::{Document, doc};
 use futures::future::BoxFuture;
 use router::{OperationContext, Router, ShardRequest, ShardSelector};
 
+use super::check;
 use super::client::{THINGS, namespace};
 use crate::rpc::{NoAnswer, call_router};
 use crate::world::World;
@@ -74,9 +75,10 @@ pub(super) async fn meddle(world: &Arc<World>) {
     let pause_ms = world.pick(&[300, 3_000, 10_000]);
     while world.is_faulting.load(Ordering::SeqCst) {
         world.pause(pause_ms).await;
-        match world.choose(4) {
+        match world.choose(6) {
             0 => abort(world).await,
-            1 => {
+            1..=2 => move_and_call_off(world).await,
+            3 => {
                 pause(world, true).await;
                 world.pause(3_000).await;
                 pause(world, false).await;
@@ -140,6 +142,31 @@ async fn abort(world: &Arc<World>) {
     settle(world, &format!("abort through {node}"), call_router(world, node, PATIENCE_MS, work).await);
 }
 
+/// Moves a shard, and half of the time does not wait for the end of it but calls it off.
+async fn move_and_call_off(world: &Arc<World>) {
+    let (selector, to) = (ShardSelector::Hash(world.choose(u64::MAX)), world.pick(&world.members()));
+    let record = check::catalog(world).and_then(|catalog| catalog.node(to).cloned());
+    let Some(name) = record.map(|record| record.facts.name.clone()) else { return };
+    let calls_off = world.chance(50);
+    let wait_ms = if calls_off { world.pick(&[20, 100, 400]) } else { 20_000 };
+    let node = world.pick(&world.members());
+    let cx = OperationContext { deadline: deadline(world, node, wait_ms), ..OperationContext::default() };
+    let shard = selector.clone();
+    let work = |router: Arc<Router>| -> BoxFuture<'static, Result<()>> {
+        Box::pin(async move { router.move_shard(&cx, &namespace(THINGS), &shard, &name).await })
+    };
+    let what = format!("move {selector:?} to {to} through {node}, for {wait_ms} ms");
+    settle(world, &what, call_router(world, node, PATIENCE_MS, work).await);
+    if calls_off {
+        let node = world.pick(&world.members());
+        let work = |router: Arc<Router>| -> BoxFuture<'static, Result<()>> {
+            Box::pin(async move { router.cancel_move(&namespace(THINGS), &selector).await.map(drop) })
+        };
+        let what = format!("call off the move through {node}");
+        settle(world, &what, call_router(world, node, PATIENCE_MS, work).await);
+    }
+}
+
 /// Whether it was done.
 pub(super) async fn pause(world: &Arc<World>, paused: bool) -> bool {
     let node = world.pick(&world.members());
@@ -177,6 +204,8 @@ fn settle(world: &World, what: &str, answer: std::result::Result<(), NoAnswer>) 
         Code::MAX_TIME_MS_EXPIRED,
         Code::NAMESPACE_NOT_SHARDED,
         Code::NOT_WRITABLE_PRIMARY,
+        // It was cut or merged.
+        Code::SHARD_NOT_FOUND,
         Code::SHUTDOWN_IN_PROGRESS,
         Code::STALE_CONFIG,
     ];

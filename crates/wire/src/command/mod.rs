@@ -51,6 +51,7 @@ mod merge_chunks;
 mod move_chunk;
 mod ping;
 mod psdb_balancer;
+mod psdb_move;
 mod psdb_node;
 mod psdb_reshard;
 mod psdb_status;
@@ -222,6 +223,7 @@ pub(crate) static TABLE: &[&Spec] = &[
     &move_chunk::SPEC,
     &ping::SPEC,
     &psdb_balancer::SPEC,
+    &psdb_move::SPEC,
     &psdb_node::SPEC,
     &psdb_reshard::SPEC,
     &psdb_status::SPEC,

@@ -408,6 +408,12 @@ impl Backend for Recorder {
         self.note(cx, format!("move {namespace} {} to {to}", describe_shard(shard)))
     }
 
+    async fn cancel_move(&self, namespace: &Namespace, shard: &ShardSelector) -> Result<String> {
+        let what = format!("call off the move of {namespace} {}", describe_shard(shard));
+        self.note(&OperationContext::default(), what)?;
+        Ok("n1".to_owned())
+    }
+
     async fn balancer_settings(&self) -> Result<BalancerSettings> {
         Ok(BalancerSettings::default())
     }
