@@ -102,7 +102,7 @@ pub enum Command {
         node: NodeId,
     },
     /// Plans a replica on another node in the place of one, which leaves once the new one can stand in for it. Does nothing when
-    /// that was done before. Fails with `NamespaceNotFound` when the shard is gone, with `NodeNotFound` when one of the nodes
+    /// that was done before. Fails with `ShardNotFound` (70) when the shard is gone, with `NodeNotFound` when one of the nodes
     /// is, with `IllegalOperation` when the shard has no replica on the one or has one on the other, or when that one may get
     /// none, and with `ConflictingOperationInProgress` (117) while another replica of the shard is on its way out, unless
     /// this one's node is dead.
@@ -115,7 +115,7 @@ pub enum Command {
         to: NodeId,
     },
     /// Keeps a replica that is on its way out; the one that was placed for it leaves instead. Does nothing when that was done
-    /// before. Fails with `NamespaceNotFound` when the shard is gone, and with `IllegalOperation` when the replica is not on its
+    /// before. Fails with `ShardNotFound` when the shard is gone, and with `IllegalOperation` when the replica is not on its
     /// way to another node any more, or when its node may keep none.
     CancelMove {
         /// The shard.

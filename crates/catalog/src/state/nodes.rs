@@ -149,7 +149,7 @@ impl Catalog {
         Ok(())
     }
 
-    /// The collection of a shard that is kept, and the shard's place among all of the collection's. Fails with `NamespaceNotFound`.
+    /// The collection of a shard that is kept, and the shard's place among all of the collection's. Fails with `ShardNotFound` (70).
     fn shard_to_change(&self, shard: ShardId) -> Result<(CollectionRecord, usize)> {
         if shard == CATALOG_SHARD {
             return Err(illegal("the catalog has a replica on every node".to_owned()));
@@ -159,7 +159,7 @@ impl Catalog {
             let position = record.kept_shards().position(|placed| placed.shard == shard)?;
             Some((record.as_ref().clone(), position))
         });
-        let missing = || Error::new(Code::NAMESPACE_NOT_FOUND, format!("there is no shard {shard}"));
+        let missing = || Error::new(Code::SHARD_NOT_FOUND, format!("there is no shard {shard}"));
         found.ok_or_else(missing)
     }
 

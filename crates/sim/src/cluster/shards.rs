@@ -203,6 +203,8 @@ fn settle(world: &World, what: &str, answer: std::result::Result<(), NoAnswer>) 
         Code::INVALID_OPTIONS,
         Code::MAX_TIME_MS_EXPIRED,
         Code::NAMESPACE_NOT_SHARDED,
+        // It was removed.
+        Code::NODE_NOT_FOUND,
         Code::NOT_WRITABLE_PRIMARY,
         // It was cut or merged.
         Code::SHARD_NOT_FOUND,
