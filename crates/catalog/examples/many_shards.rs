@@ -126,7 +126,7 @@ fn report_change(what: &str, catalog: &Catalog, namespace: &Namespace) {
 fn move_of(shard: &ShardPlacement) -> Command {
     let holds = |node: &NodeId| shard.replicas.iter().any(|placed| placed.node == *node);
     let to = (1..=NODES).map(NodeId).find(|node| !holds(node)).expect("more nodes than replicas");
-    Command::MoveReplica { shard: shard.shard, from: shard.replicas[0].node, to }
+    Command::MoveReplica { shard: shard.shard, from: shard.replicas[0].node, to, cancels_seen: 0 }
 }
 
 /// From a document's key to its shard, as the router finds it.
@@ -171,7 +171,7 @@ fn lose_a_node(stored: &mut Stored, mut observed: Observed) {
         rounds += 1;
         let began = Instant::now();
         for proposal in plan {
-            if let Some(command) = proposal.action.command() {
+            if let Some(command) = proposal.action.command(&stored.catalog) {
                 moves += 1;
                 stored.run(&command);
             }
@@ -201,7 +201,8 @@ fn settle(stored: &mut Stored, observed: &mut Observed) {
         stored.catalog.active().flat_map(|record| record.shard_map.shards.clone()).collect();
     for placed in placements {
         for gone in &placed.leaving {
-            stored.run(&Command::ReplicaLeft { shard: placed.shard, replica: gone.replica });
+            let (shard, replica, cancels_seen) = (placed.shard, gone.replica, placed.cancels);
+            stored.run(&Command::ReplicaLeft { shard, replica, cancels_seen });
         }
         let load = observed.shards.get_mut(&placed.shard).expect("all were observed");
         if !placed.replicas.iter().any(|replica| Some(replica.node) == load.primary) {

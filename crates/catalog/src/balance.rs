@@ -104,10 +104,12 @@ pub enum Action {
 
 impl Action {
     /// The catalog's command that does this, for those that are the catalog's to do.
-    pub fn command(&self) -> Option<Command> {
+    pub fn command(&self, catalog: &Catalog) -> Option<Command> {
         match *self {
             Action::PlaceReplica { shard, node } => Some(Command::PlaceReplica { shard, node }),
-            Action::MoveReplica { shard, from, to } => Some(Command::MoveReplica { shard, from, to }),
+            Action::MoveReplica { shard, from, to } => {
+                Some(Command::MoveReplica { shard, from, to, cancels_seen: catalog.cancels(shard) })
+            }
             Action::RetireReplica { shard, node } => Some(Command::RetireReplica { shard, node }),
             Action::TransferPrimary { .. } | Action::Split { .. } | Action::Merge { .. } => None,
         }

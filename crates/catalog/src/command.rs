@@ -104,8 +104,9 @@ pub enum Command {
     /// Plans a replica on another node in the place of one, which leaves once the new one can stand in for it. Does nothing when
     /// that was done before. Fails with `ShardNotFound` (70) when the shard is gone, with `NodeNotFound` when one of the nodes
     /// is, with `IllegalOperation` when the shard has no replica on the one or has one on the other, or when that one may get
-    /// none, and with `ConflictingOperationInProgress` (117) while another replica of the shard is on its way out, unless
-    /// this one's node is dead.
+    /// none, with `ConflictingOperationInProgress` (117) while another replica of the shard is on its way out, unless this one's
+    /// node is dead, and with `WriteConflict` when a move of the shard was called off since the proposer looked: this may be
+    /// a repeat that comes late, of that one.
     MoveReplica {
         /// The shard.
         shard: ShardId,
@@ -113,15 +114,20 @@ pub enum Command {
         from: NodeId,
         /// The node that gets one.
         to: NodeId,
+        /// How many moves of the shard had been called off when the proposer looked: [`crate::Catalog::cancels`].
+        #[serde(default)]
+        cancels_seen: u32,
     },
     /// Keeps a replica that is on its way out; the one that was placed for it leaves instead. Does nothing when that was done
     /// before. Fails with `ShardNotFound` when the shard is gone, and with `IllegalOperation` when the replica is not on its
-    /// way to another node any more, or when its node may keep none.
+    /// way to another node any more, or when its node may keep none, and with `WriteConflict` as `MoveReplica` does.
     CancelMove {
         /// The shard.
         shard: ShardId,
         /// The replica that stays.
         replica: ReplicaId,
+        /// As in `MoveReplica`.
+        cancels_seen: u32,
     },
     /// Gives a replica up without another one in its place. Does nothing when that was done before. Fails with
     /// `IllegalOperation` when fewer than the replication factor would be left on nodes that are to stay, as far as there are
@@ -133,12 +139,15 @@ pub enum Command {
         node: NodeId,
     },
     /// A replica that was to leave its group (a shard's, or the catalog's) does not belong to it any more. Does nothing when
-    /// that was known.
+    /// that was known, or when a move of the shard was called off since the proposer looked: the replica may have joined again.
     ReplicaLeft {
         /// The shard.
         shard: ShardId,
         /// The replica.
         replica: ReplicaId,
+        /// As in `MoveReplica`.
+        #[serde(default)]
+        cancels_seen: u32,
     },
     /// Switches the balancer on or off. Replicas are rebuilt and nodes are drained also while it is off.
     SetBalancer {

@@ -350,6 +350,9 @@ pub struct ShardPlacement {
     /// Replicas that are to leave its group, until they have left: each keeps what it has until others have it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub leaving: Vec<ReplicaPlacement>,
+    /// How many moves of its replicas were called off.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub cancels: u32,
     /// The version of the shard map with which it came, or will come, into use.
     #[serde(default = "first_epoch")]
     pub since: Epoch,
@@ -360,7 +363,7 @@ impl ShardPlacement {
     pub fn whole(shard: ShardId, replicas: Vec<ReplicaPlacement>) -> ShardPlacement {
         let since = first_epoch();
         let (first, last) = ((0, 0), (u32::MAX, u32::MAX));
-        ShardPlacement { shard, first, last, replicas, leaving: Vec::new(), since }
+        ShardPlacement { shard, first, last, replicas, leaving: Vec::new(), cancels: 0, since }
     }
 
     /// The replicas that belong to its group or are about to: those placed, and those that have not left yet.
@@ -392,6 +395,10 @@ impl ShardPlacement {
     pub fn last_hash(&self) -> u64 {
         join(self.last)
     }
+}
+
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 fn halves(hash: u64) -> (u32, u32) {

@@ -181,6 +181,7 @@ impl Catalog {
                 last: span.last,
                 replicas: replicas.collect(),
                 leaving: Vec::new(),
+                cancels: 0,
                 since,
             }
         });

@@ -315,11 +315,12 @@ impl Catalog {
             }
             // What it had of shards that are in use no more is gone with its data.
             let mut changed = nodes::forget_retired(&mut record, |placed| placed.node == gone.id);
-            for placed in record.all_shards_mut().flat_map(|shard| &mut shard.replicas) {
-                if placed.node == gone.id {
-                    *placed =
-                        ReplicaPlacement { replica: counters.replica, node, founder: false, successor: None };
-                    counters.replica = counters.replica.next();
+            for shard in record.all_shards_mut() {
+                for placed in shard.replicas.iter_mut().filter(|placed| placed.node == gone.id) {
+                    let replica = counters.replica;
+                    let lost = std::mem::replace(placed, nodes::new_replica(counters, node)).replica;
+                    let taken = shard.leaving.iter_mut().filter(|leaving| leaving.successor == Some(lost));
+                    taken.for_each(|leaving| leaving.successor = Some(replica));
                     changed = true;
                 }
             }

@@ -98,8 +98,8 @@ pub(crate) struct Owner<M: StateMachine> {
     leader_commit: LogIndex,
     /// The last entry that this replica told a leader it has, and in which term.
     acknowledged: (Term, LogIndex),
-    /// What a leader sent that hands its role over to this replica, and the index that must be applied first.
-    succeeds_at: Option<(LogIndex, Message)>,
+    /// What a leader has sent that hands its role over to this replica.
+    wish: Option<Message>,
     ticks: u64,
     /// Whether the next tick does not count.
     skips_tick: bool,
@@ -185,7 +185,7 @@ impl<M: StateMachine> Owner<M> {
             sleep: Sleep::default(),
             leader_commit: LogIndex(0),
             acknowledged: (Term(0), LogIndex(0)),
-            succeeds_at: None,
+            wish: None,
             ticks: 0,
             skips_tick: false,
             leaderless_ticks: 0,
@@ -281,6 +281,10 @@ impl<M: StateMachine> Owner<M> {
         self.take_controls()?;
         self.prove_if_wanted();
         self.drive()?;
+        if self.wish.is_some() {
+            self.succeed();
+            self.drive()?;
+        }
         if self.group.other_leader().is_some() || self.is_leaderless() {
             self.refuse_inbox(&Error::new(Code::NOT_WRITABLE_PRIMARY, "this replica is not the primary"));
         }
@@ -309,7 +313,6 @@ impl<M: StateMachine> Owner<M> {
         self.group.applied(applied);
         // The library hands out as committed only what is durable here, so all of it can be read back.
         self.group.log_mut().evict(applied);
-        self.succeed();
     }
 
     fn note_durable(&mut self) {

@@ -75,7 +75,7 @@ impl Router {
     }
 
     async fn act(&self, catalog: &Catalog, action: Action) -> Result<()> {
-        if let Some(command) = action.command() {
+        if let Some(command) = action.command(catalog) {
             return self.change_catalog(command).await.map(drop);
         }
         match action {

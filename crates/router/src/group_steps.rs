@@ -14,13 +14,21 @@ use crate::retry::is_stale;
 /// A learner this close to the leader's log has caught up: the rest reaches it before its first vote matters.
 const LAG_ENTRIES_MAX: u64 = 64;
 
+/// Replicas of a group that are on their way out, as the catalog has it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Leaving<'a> {
+    pub(crate) replicas: &'a [ReplicaPlacement],
+    /// How many of its moves had been called off then.
+    pub(crate) cancels_seen: u32,
+}
+
 impl Router {
     /// Takes the next step, if one can be taken, and tells the catalog of replicas that have left. Says whether the group is
     /// still on its way.
     pub(crate) async fn step_group<M: StateMachine>(
         &self,
         wanted: &GroupWanted<'_>,
-        leaving: &[ReplicaPlacement],
+        leaving: Leaving<'_>,
         replica: &ReplicaHandle<M>,
     ) -> Result<bool> {
         let GroupWanted { shard, placed, .. } = *wanted;
@@ -95,17 +103,19 @@ impl Router {
     async fn report_left<M: StateMachine>(
         &self,
         shard: ShardId,
-        leaving: &[ReplicaPlacement],
+        leaving: Leaving<'_>,
         replica: &ReplicaHandle<M>,
     ) -> Result<()> {
         let has_left = |placed: &&ReplicaPlacement| !replica.membership().nodes.contains_key(&placed.replica);
-        if !leaving.iter().any(|placed| has_left(&placed)) {
+        let Leaving { replicas, cancels_seen } = leaving;
+        if !replicas.iter().any(|placed| has_left(&placed)) {
             return Ok(());
         }
         // A new leader may not have applied every change yet that was committed before.
         replica.read().await?;
-        for gone in leaving.iter().filter(has_left) {
-            self.change_catalog(Command::ReplicaLeft { shard, replica: gone.replica }).await?;
+        for gone in replicas.iter().filter(has_left) {
+            let left = Command::ReplicaLeft { shard, replica: gone.replica, cancels_seen };
+            self.change_catalog(left).await?;
         }
         Ok(())
     }

@@ -46,8 +46,8 @@ impl Router {
         let placement = select(&record, selector)?.clone();
         if placement.replicas.iter().all(|replica| replica.node != to) {
             let from = self.asked_primary(&placement)?;
-            let shard = placement.shard;
-            self.change_catalog(Command::MoveReplica { shard, from, to }).await?;
+            let (shard, cancels_seen) = (placement.shard, placement.cancels);
+            self.change_catalog(Command::MoveReplica { shard, from, to, cancels_seen }).await?;
             // This node's copy of the catalog has it then.
             self.catalog_now().await?;
             self.await_catalog(cx, |catalog| outcome(catalog, shard, from, to)).await??;
@@ -66,8 +66,8 @@ impl Router {
             let message = format!("no replica of {} is on its way to another node", placement.shard);
             return Err(Error::new(Code::ILLEGAL_OPERATION, message));
         };
-        let (shard, replica) = (placement.shard, kept.replica);
-        self.change_catalog(Command::CancelMove { shard, replica }).await?;
+        let (shard, replica, cancels_seen) = (placement.shard, kept.replica, placement.cancels);
+        self.change_catalog(Command::CancelMove { shard, replica, cancels_seen }).await?;
         Ok(name_of(&self.catalog_copy(), kept.node))
     }
 
@@ -110,6 +110,9 @@ impl Router {
             let (_, placement) = catalog.placement(shard).ok_or_else(|| {
                 Error::new(Code::SHARD_NOT_FOUND, format!("{shard} was replaced meanwhile"))
             })?;
+            if !is_placed_on(placement, to) {
+                return Err(not_any_more(&catalog, shard, to));
+            }
             let primary = self.asked_primary(placement).ok();
             if primary == Some(to) && self.shard_index(shard, to).await {
                 return Ok(());
@@ -136,14 +139,24 @@ impl Router {
     }
 }
 
-/// What has become of a move, once it is over: a node's replica of a shard has been replaced by one on another, or the move was
-/// called off.
+fn is_placed_on(placement: &ShardPlacement, node: NodeId) -> bool {
+    placement.replicas.iter().any(|replica| replica.node == node)
+}
+
+/// A move has been called off, or goes to another node because this one is gone.
+fn not_any_more(catalog: &Catalog, shard: ShardId, to: NodeId) -> Error {
+    let name = name_of(catalog, to);
+    let message =
+        format!("{shard} is not to move to {name} any more: that was called off, or the node is gone");
+    Error::new(Code::INTERRUPTED, message)
+}
+
+/// What has become of a move, once it is over: a node's replica of a shard has been replaced by one on another, or there shall
+/// be none on that one any more.
 fn outcome(catalog: &Catalog, shard: ShardId, from: NodeId, to: NodeId) -> Option<Result<()>> {
     let Some((_, placement)) = catalog.placement(shard) else { return Some(Ok(())) };
     if placement.members().all(|replica| replica.node != from) {
         return Some(Ok(()));
     }
-    let is_called_off = placement.replicas.iter().all(|replica| replica.node != to);
-    let message = || format!("the move of {shard} to {} was called off", name_of(catalog, to));
-    is_called_off.then(|| Err(Error::new(Code::INTERRUPTED, message())))
+    (!is_placed_on(placement, to)).then(|| Err(not_any_more(catalog, shard, to)))
 }

@@ -22,6 +22,7 @@ use query::state::{Driver, HashRange, IndexStatus, Reached, ShardIndex, ShardSta
 use replica::{Membership, ShardHandle};
 
 use crate::Router;
+use crate::group_steps::Leaving;
 use crate::resolve::Place;
 use crate::retry::is_stale;
 
@@ -103,7 +104,8 @@ impl Router {
                     placed: &placement.replicas,
                     unfit: &BTreeSet::new(),
                 };
-                pending |= self.step_group(&wanted, &placement.leaving, &replica).await?;
+                let leaving = Leaving { replicas: &placement.leaving, cancels_seen: placement.cancels };
+                pending |= self.step_group(&wanted, leaving, &replica).await?;
                 self.lead_indexes(record, &replica).await?;
                 self.lead_reshard(record, &replica).await?;
             }
@@ -218,9 +220,11 @@ impl Router {
         let cluster = catalog.cluster();
         let unfit = placement::unfit_voters(catalog, CATALOG_SHARD);
         let wanted = GroupWanted { shard: CATALOG_SHARD, placed: &cluster.catalog, unfit: &unfit };
-        let mut pending = self.step_group(&wanted, &cluster.leaving, &replica).await?;
+        // No move of one of these is called off.
+        let leaving = Leaving { replicas: &cluster.leaving, cancels_seen: 0 };
+        let mut pending = self.step_group(&wanted, leaving, &replica).await?;
         for Proposal { action, reason } in balance::repairs(catalog) {
-            let Some(command) = action.command() else { continue };
+            let Some(command) = action.command(catalog) else { continue };
             tracing::info!(%reason, "the catalog changes");
             pending = true;
             match replica.write(command).await {

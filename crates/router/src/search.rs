@@ -151,7 +151,9 @@ impl Router {
             tokio::select! {
                 biased;
                 () = shard.applied(at_least) => {}
-                () = self.ask_for_news(cx, placement, shard) => shard.applied(at_least).await,
+                () = self.ask_for_news(cx, placement, shard), if shard.commit_index() < at_least => {
+                    shard.applied(at_least).await;
+                }
             }
         };
         if tokio::time::timeout(limit, caught_up).await.is_err() {

@@ -172,7 +172,8 @@ async fn index_of<M: StateMachine>(
     router: &Router,
 ) -> Result<LogIndex, PeerFailure> {
     router.check_leads(replica)?;
-    replica.read().await.map_err(|error| refused(replica, router.node, error))?;
+    // It is no read of this replica.
+    replica.read_unasked().await.map_err(|error| refused(replica, router.node, error))?;
     Ok(replica.applied_index())
 }
 

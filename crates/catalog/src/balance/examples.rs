@@ -87,8 +87,8 @@ fn a_successor_that_dies_on_its_way_gets_a_successor_itself() {
     let mut cluster = grown(1);
     cluster.add_node(3, None);
     let shard = ShardId(100);
-    cluster.run(&Command::MoveReplica { shard, from: NodeId(3), to: NodeId(4) });
-    let other = Command::MoveReplica { shard, from: NodeId(2), to: NodeId(5) };
+    cluster.run(&Command::MoveReplica { shard, from: NodeId(3), to: NodeId(4), cancels_seen: 0 });
+    let other = Command::MoveReplica { shard, from: NodeId(2), to: NodeId(5), cancels_seen: 0 };
     assert_eq!(cluster.refusal(&other).code, Code::CONFLICTING_OPERATION_IN_PROGRESS);
     cluster.run(&Command::MarkDead { node: NodeId(4) });
     let actions: Vec<_> = cluster.plan().into_iter().map(|proposal| proposal.action).collect();
@@ -103,20 +103,34 @@ fn a_move_that_is_called_off_leaves_the_replica_where_it_was() {
     let mut cluster = grown(1);
     let shard = ShardId(100);
     let replicas = cluster.shards()[0].replicas.clone();
-    let cancel = Command::CancelMove { shard, replica: replicas[2].replica };
+    let cancel = Command::CancelMove { shard, replica: replicas[2].replica, cancels_seen: 0 };
     cluster.run(&cancel);
     assert_eq!(cluster.shards()[0].replicas, replicas, "there was nothing to call off");
-    cluster.run(&Command::MoveReplica { shard, from: NodeId(3), to: NodeId(4) });
+    let begin = Command::MoveReplica { shard, from: NodeId(3), to: NodeId(4), cancels_seen: 0 };
+    cluster.run(&begin);
     cluster.run(&cancel);
     cluster.run(&cancel);
     assert_eq!(cluster.shards()[0].replicas, replicas);
     let leaving: Vec<_> = cluster.shards()[0].leaving.iter().map(|placed| placed.node.get()).collect();
     assert_eq!(leaving, [4]);
-    let taker = Command::CancelMove { shard, replica: cluster.shards()[0].leaving[0].replica };
-    assert_eq!(cluster.refusal(&taker).code, Code::ILLEGAL_OPERATION, "it takes nobody's place any more");
+    let taker = cluster.shards()[0].leaving[0].replica;
+    let taken_back = Command::CancelMove { shard, replica: taker, cancels_seen: 1 };
+    assert_eq!(
+        cluster.refusal(&taken_back).code,
+        Code::ILLEGAL_OPERATION,
+        "it takes nobody's place any more"
+    );
     cluster.settle();
     assert_eq!(placed_on(&cluster, 100), [1, 2, 3]);
     assert!(cluster.shards()[0].leaving.is_empty());
+    // What comes late was meant for the move that was called off.
+    assert_eq!(cluster.refusal(&begin).code, Code::WRITE_CONFLICT);
+    cluster.run(&Command::MoveReplica { shard, from: NodeId(3), to: NodeId(4), cancels_seen: 1 });
+    assert_eq!(cluster.refusal(&cancel).code, Code::WRITE_CONFLICT);
+    cluster.run(&Command::ReplicaLeft { shard, replica: replicas[2].replica, cancels_seen: 0 });
+    assert_eq!(cluster.shards()[0].leaving.len(), 1, "it has joined again since");
+    cluster.settle();
+    assert_eq!(placed_on(&cluster, 100), [1, 2, 4]);
 }
 
 #[test]
@@ -124,10 +138,10 @@ fn a_move_is_called_off_although_its_target_has_changed_but_not_to_a_node_that_i
     let mut cluster = grown(1);
     cluster.add_node(3, None);
     let (shard, replicas) = (ShardId(100), cluster.shards()[0].replicas.clone());
-    cluster.run(&Command::MoveReplica { shard, from: NodeId(3), to: NodeId(4) });
+    cluster.run(&Command::MoveReplica { shard, from: NodeId(3), to: NodeId(4), cancels_seen: 0 });
     cluster.run(&Command::MarkDead { node: NodeId(4) });
-    cluster.run(&Command::MoveReplica { shard, from: NodeId(4), to: NodeId(5) });
-    let cancel = Command::CancelMove { shard, replica: replicas[2].replica };
+    cluster.run(&Command::MoveReplica { shard, from: NodeId(4), to: NodeId(5), cancels_seen: 0 });
+    let cancel = Command::CancelMove { shard, replica: replicas[2].replica, cancels_seen: 0 };
     cluster.run(&Command::DrainNode { node: NodeId(3) });
     assert_eq!(cluster.refusal(&cancel).message, "n3 gets no replica: it is being drained");
     cluster.run(&Command::CancelDrain { node: NodeId(3) });
@@ -135,7 +149,7 @@ fn a_move_is_called_off_although_its_target_has_changed_but_not_to_a_node_that_i
     assert_eq!(cluster.shards()[0].replicas, replicas);
     cluster.settle();
     assert_eq!(
-        cluster.refusal(&Command::CancelMove { shard, replica: ReplicaId(99) }).code,
+        cluster.refusal(&Command::CancelMove { shard, replica: ReplicaId(99), cancels_seen: 1 }).code,
         Code::ILLEGAL_OPERATION
     );
 }
@@ -331,7 +345,8 @@ fn a_dead_node_is_removed_with_what_it_had_unless_nobody_else_has_that() {
 fn a_replica_moves_only_to_a_node_that_may_have_it_and_a_repeated_command_does_nothing() {
     let mut cluster = grown(1);
     let shard = ShardId(100);
-    let moved = |from, to| Command::MoveReplica { shard, from: NodeId(from), to: NodeId(to) };
+    let moved =
+        |from, to| Command::MoveReplica { shard, from: NodeId(from), to: NodeId(to), cancels_seen: 0 };
     assert_eq!(cluster.refusal(&moved(1, 2)).code, Code::ILLEGAL_OPERATION);
     assert_eq!(cluster.refusal(&moved(1, 9)).code, Code::NODE_NOT_FOUND);
     cluster.run(&moved(1, 4));

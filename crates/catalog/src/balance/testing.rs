@@ -115,7 +115,7 @@ impl Cluster {
 
     /// Carries a proposal out as far as the catalog and the primaries do. Splits and merges stay undone.
     pub(super) fn carry_out(&mut self, action: &Action) {
-        if let Some(command) = action.command() {
+        if let Some(command) = action.command(&self.catalog) {
             self.run(&command);
         }
         if let Action::TransferPrimary { shard, to } = action {
@@ -127,7 +127,8 @@ impl Cluster {
     pub(super) fn settle(&mut self) {
         for placed in self.shards() {
             for replica in &placed.leaving {
-                self.run(&Command::ReplicaLeft { shard: placed.shard, replica: replica.replica });
+                let (shard, replica, cancels_seen) = (placed.shard, replica.replica, placed.cancels);
+                self.run(&Command::ReplicaLeft { shard, replica, cancels_seen });
             }
             let load = self.loads.get_mut(&placed.shard).expect("known");
             if !placed.replicas.iter().any(|replica| Some(replica.node) == load.primary) {
@@ -215,6 +216,7 @@ fn collection(
             last: (end, u32::MAX),
             replicas: replicas.collect(),
             leaving: Vec::new(),
+            cancels: 0,
             since: Epoch(1),
         }
     });

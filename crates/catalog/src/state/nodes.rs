@@ -26,10 +26,16 @@ impl Catalog {
             Command::MarkDead { node } => self.change_node(batch, *node, |node| node.dead = true)?,
             Command::MarkAlive { node } => self.change_node(batch, *node, |node| node.dead = false)?,
             Command::PlaceReplica { shard, node } => self.place_replica(batch, *shard, *node)?,
-            Command::MoveReplica { shard, from, to } => self.move_replica(batch, *shard, *from, *to)?,
-            Command::CancelMove { shard, replica } => self.cancel_move(batch, *shard, *replica)?,
+            Command::MoveReplica { shard, from, to, cancels_seen } => {
+                self.move_replica(batch, *shard, *from, *to, *cancels_seen)?
+            }
+            Command::CancelMove { shard, replica, cancels_seen } => {
+                self.cancel_move(batch, *shard, *replica, *cancels_seen)?
+            }
             Command::RetireReplica { shard, node } => self.retire_replica(batch, *shard, *node)?,
-            Command::ReplicaLeft { shard, replica } => self.replica_left(batch, *shard, *replica),
+            Command::ReplicaLeft { shard, replica, cancels_seen } => {
+                self.replica_left(batch, *shard, *replica, *cancels_seen)
+            }
             Command::SetBalancer { enabled } => {
                 let settings = BalancerSettings { enabled: *enabled, ..self.cluster.balancer };
                 self.change_balancer(batch, settings)?;
@@ -192,7 +198,27 @@ impl Catalog {
         Ok(())
     }
 
-    fn move_replica(&self, batch: &mut KvBatch, shard: ShardId, from: NodeId, to: NodeId) -> Result<()> {
+    /// How many moves of a shard's replicas were called off.
+    pub fn cancels(&self, shard: ShardId) -> u32 {
+        self.placement(shard).map_or(0, |(_, placement)| placement.cancels)
+    }
+
+    fn check_cancels(&self, shard: ShardId, seen: u32) -> Result<()> {
+        if self.cancels(shard) == seen {
+            return Ok(());
+        }
+        let message = format!("a move of shard {shard} was called off meanwhile");
+        Err(Error::new(Code::WRITE_CONFLICT, message))
+    }
+
+    fn move_replica(
+        &self,
+        batch: &mut KvBatch,
+        shard: ShardId,
+        from: NodeId,
+        to: NodeId,
+        cancels_seen: u32,
+    ) -> Result<()> {
         let (mut record, position) = self.shard_to_change(shard)?;
         let Some(placement) = record.all_shards_mut().nth(position) else { return Ok(()) };
         let place_of = |node: NodeId| placement.replicas.iter().position(|placed| placed.node == node);
@@ -201,6 +227,7 @@ impl Catalog {
             let refusal = || illegal(format!("shard {shard} has no replica on {from}"));
             return if done { Ok(()) } else { Err(refusal()) };
         };
+        self.check_cancels(shard, cancels_seen)?;
         self.check_takes(to)?;
         if placement.members().any(|placed| placed.node == to) {
             return Err(illegal(format!("shard {shard} has a replica on {to} already")));
@@ -213,12 +240,19 @@ impl Catalog {
         Ok(())
     }
 
-    fn cancel_move(&self, batch: &mut KvBatch, shard: ShardId, replica: ReplicaId) -> Result<()> {
+    fn cancel_move(
+        &self,
+        batch: &mut KvBatch,
+        shard: ShardId,
+        replica: ReplicaId,
+        cancels_seen: u32,
+    ) -> Result<()> {
         let (mut record, position) = self.shard_to_change(shard)?;
         let Some(placement) = record.all_shards_mut().nth(position) else { return Ok(()) };
         if placement.replicas.iter().any(|placed| placed.replica == replica) {
             return Ok(());
         }
+        self.check_cancels(shard, cancels_seen)?;
         let kept = placement.leaving.iter().find(|leaving| leaving.replica == replica).copied();
         let taker = kept.and_then(|kept| placement.taker_of(&kept));
         let place = placement.replicas.iter_mut().find(|placed| Some(placed.replica) == taker);
@@ -230,6 +264,7 @@ impl Catalog {
         placement.leaving.retain(|leaving| leaving.replica != replica);
         let taker = std::mem::replace(place, ReplicaPlacement { successor: None, ..kept });
         placement.leaving.push(taker);
+        placement.cancels += 1;
         put_collection(batch, &record);
         Ok(())
     }
@@ -271,7 +306,7 @@ impl Catalog {
         factor.min(self.nodes.values().filter(|node| node.is_in_use()).count())
     }
 
-    fn replica_left(&self, batch: &mut KvBatch, shard: ShardId, replica: ReplicaId) {
+    fn replica_left(&self, batch: &mut KvBatch, shard: ShardId, replica: ReplicaId, cancels_seen: u32) {
         if shard == CATALOG_SHARD {
             let mut cluster = self.cluster.as_ref().clone();
             cluster.leaving.retain(|placed| placed.replica != replica);
@@ -280,7 +315,10 @@ impl Catalog {
             }
             return;
         }
-        let Some((record, _)) = self.placement(shard) else { return };
+        let Some((record, placement)) = self.placement(shard) else { return };
+        if placement.cancels != cancels_seen {
+            return;
+        }
         let mut record = record.as_ref().clone();
         for placement in record.all_shards_mut().filter(|placed| placed.shard == shard) {
             placement.leaving.retain(|placed| placed.replica != replica);
@@ -341,7 +379,7 @@ pub(crate) fn forget_retired(
     is_changed
 }
 
-fn new_replica(counters: &mut Counters, node: NodeId) -> ReplicaPlacement {
+pub(super) fn new_replica(counters: &mut Counters, node: NodeId) -> ReplicaPlacement {
     let replica = counters.replica;
     counters.replica = replica.next();
     ReplicaPlacement { replica, node, founder: false, successor: None }

@@ -106,6 +106,32 @@ fn a_node_that_comes_back_empty_gets_new_replicas_for_those_it_had() {
 }
 
 #[test]
+fn a_move_to_a_node_that_comes_back_empty_goes_on_and_can_be_called_off() {
+    let mut catalog = founded();
+    let join = |catalog: &mut Catalog, name: &str, token: &str| {
+        let facts = NodeFacts { peer: name.into(), ..facts(name) };
+        run(catalog, &Command::JoinNode { token: token.into(), facts }).expect("joined");
+    };
+    for name in ["n2", "n3"] {
+        join(&mut catalog, name, name);
+    }
+    run(&mut catalog, &create()).expect("created");
+    join(&mut catalog, "n4", "n4");
+    let placement =
+        |catalog: &Catalog| catalog.find(&namespace()).expect("there").shard_map.shards[0].clone();
+    let (shard, before) = (placement(&catalog).shard, placement(&catalog).replicas);
+    let (from, to) = (NodeId(2), NodeId(4));
+    run(&mut catalog, &Command::MoveReplica { shard, from, to, cancels_seen: 0 }).expect("begun");
+    join(&mut catalog, "n4", "again");
+    let moving = placement(&catalog);
+    let taker = moving.taker_of(&moving.leaving[0]).expect("it moves still");
+    assert!(moving.replicas.iter().any(|placed| placed.replica == taker && placed.node == NodeId(5)));
+    let replica = moving.leaving[0].replica;
+    run(&mut catalog, &Command::CancelMove { shard, replica, cancels_seen: 0 }).expect("called off");
+    assert_eq!(placement(&catalog).replicas, before);
+}
+
+#[test]
 fn shards_get_the_replicas_that_their_cluster_has_nodes_for() {
     let mut catalog = founded();
     run(&mut catalog, &create()).expect("created");
@@ -113,7 +139,7 @@ fn shards_get_the_replicas_that_their_cluster_has_nodes_for() {
     for name in ["n2", "n3", "n4"] {
         run(&mut catalog, &Command::JoinNode { token: name.into(), facts: facts(name) }).expect("joined");
         while let Some(repair) = balance::repairs(&catalog).first() {
-            let place = repair.action.command().expect("the catalog places it");
+            let place = repair.action.command(&catalog).expect("the catalog places it");
             run(&mut catalog, &place).expect("placed");
         }
     }

@@ -111,8 +111,8 @@ impl<M: StateMachine> Owner<M> {
         }
         self.stir_at(&message);
         let commit = LogIndex(message.commit);
-        if message.get_msg_type() == MessageType::MsgTimeoutNow && self.applied < self.group.commit() {
-            self.succeeds_at = Some((self.group.commit(), message));
+        if message.get_msg_type() == MessageType::MsgTimeoutNow {
+            self.wish = self.wish.take().filter(|earlier| earlier.term > message.term).or(Some(message));
             return;
         }
         self.group.step(message, self.node.options.entropy.as_ref());
@@ -347,10 +347,12 @@ impl<M: StateMachine> Owner<M> {
         }
     }
 
-    /// Asks for votes as a leader wished that has handed its role over, once what was committed then is applied. The library
-    /// drops such a wish for good while a change of the membership is committed and not applied.
+    /// Asks for votes as a leader wished that has handed its role over. Not while a change of the membership is committed and not
+    /// applied: the library would drop the wish for good.
     pub(super) fn succeed(&mut self) {
-        if let Some((_, wish)) = self.succeeds_at.take_if(|(index, _)| *index <= self.applied) {
+        let is_taken = self.shared.commit.index() >= self.group.commit();
+        let is_applied = self.newer_memberships.back().is_none_or(|(index, _)| *index <= self.applied);
+        if let Some(wish) = self.wish.take_if(|_| is_taken && is_applied) {
             self.group.step(wish, self.node.options.entropy.as_ref());
         }
     }
