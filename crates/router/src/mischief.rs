@@ -6,13 +6,12 @@ use catalog::ShardPlacement;
 use query::copy::Pairs;
 use query::encoding::TAG_RETRY;
 use query::state::ShardState;
-use replica::ShardHandle;
 use replica::bugs::Bug;
 
 use crate::Router;
 
 /// For how long a shard that should be gone goes on answering.
-const KEPT: Duration = Duration::from_secs(1);
+const KEPT: Duration = Duration::from_secs(3);
 
 impl Router {
     /// Whether the bug is put back.
@@ -25,12 +24,10 @@ impl Router {
         state.sealed && state.receiving.is_empty() && self.has_bug(Bug::ReadWhileSealed)
     }
 
-    /// A shard that others have taken the place of is kept for a while, and answers: routers that have not heard of them ask it.
+    /// A shard that others have taken the place of is kept for a while, by all who have it so that its primary keeps its lease, and
+    /// answers: routers that have not heard of them ask it.
     pub(crate) async fn keep_source(&self, placement: &ShardPlacement) {
-        let is_here = |replica: &ShardHandle| replica.leader_node() == Some(self.node);
-        if self.has_bug(Bug::ReadWhileSealed)
-            && self.host.shard(placement.shard).is_some_and(|it| is_here(&it))
-        {
+        if self.has_bug(Bug::ReadWhileSealed) && self.host.shard(placement.shard).is_some() {
             tokio::time::sleep(KEPT).await;
         }
     }

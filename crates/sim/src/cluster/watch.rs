@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::{CollectionId, Epoch, NodeId, ShardId};
+use base::{CollectionId, Epoch, NodeId, ShardId, Term};
 use catalog::{Catalog, CollectionRecord};
 
 use crate::groups;
@@ -26,8 +26,8 @@ type Owned = Vec<(ShardId, u64, u64)>;
 pub(super) struct Watch {
     maps: BTreeMap<(CollectionId, Epoch), Owned>,
     newest: BTreeMap<(NodeId, u64, CollectionId), Epoch>,
-    /// Groups that have had all their voters, with how many these were.
-    complete: BTreeMap<ShardId, usize>,
+    /// Groups that have had all their voters, with how many these were, and the newest term in which they had.
+    complete: BTreeMap<ShardId, (Term, usize)>,
 }
 
 impl Watch {
@@ -92,7 +92,11 @@ impl Watch {
             let membership = member.membership();
             let joint = membership.is_joint().then_some(membership.voters_outgoing.len());
             let voters = membership.voters.len().min(joint.unwrap_or(usize::MAX));
-            let floor = self.complete.entry(shard).or_default();
+            let (term, floor) = self.complete.entry(shard).or_insert((Term(0), 0));
+            // One that stands still may not have heard yet that others have elected another, and what that one has changed.
+            if status.term < *term {
+                continue;
+            }
             if voters < (*floor).min(wanted) {
                 world.violation(format!("{shard} had {floor} voters, and has {membership:?}"));
             }
@@ -101,7 +105,7 @@ impl Watch {
             let placed = catalog.placed(shard).unwrap_or_default().iter().map(|placed| placed.replica);
             let is_settled = placed.collect::<BTreeSet<_>>() == membership.nodes.keys().copied().collect();
             if is_settled && !voters.is_multiple_of(2) {
-                *floor = (*floor).max(voters);
+                (*term, *floor) = (status.term, (*floor).max(voters));
             }
         }
     }
