@@ -26,6 +26,8 @@ const LEADERLESS_TICKS_MAX: u64 = 100;
 const STRANGERS_MAX: usize = 64;
 /// Ticks since its last message for which a replica counts as one that answers.
 const ANSWERS_TICKS_MAX: u64 = 30;
+/// Ticks since its last message for which the role may be handed to a replica: as many as its patience with a leader has.
+const SUCCESSOR_TICKS_MAX: u64 = 8;
 /// Ticks that a replica which is asked to stop gives another one to take over, and its last proposals to commit.
 const STOPPING_TICKS_MAX: u64 = 20;
 /// Ticks that a leader's log write may take before another replica shall lead: longer than any healthy disk takes, and about
@@ -330,7 +332,11 @@ impl<M: StateMachine> Owner<M> {
 
     /// Whether a member of the group has written to this replica lately.
     pub(super) fn answers(&self, replica: ReplicaId) -> bool {
-        self.heard.get(&replica).is_some_and(|heard| self.ticks - heard <= ANSWERS_TICKS_MAX)
+        self.was_heard(replica, ANSWERS_TICKS_MAX)
+    }
+
+    fn was_heard(&self, replica: ReplicaId, ticks_max: u64) -> bool {
+        self.heard.get(&replica).is_some_and(|heard| self.ticks - heard <= ticks_max)
     }
 
     /// A change that an earlier leader proposed has taken the vote of this replica, which leads: the voter that is furthest
@@ -370,6 +376,10 @@ impl<M: StateMachine> Owner<M> {
     fn transfer_to(&mut self, replica: ReplicaId) {
         let is_own = replica == self.shared.name.replica;
         if is_own || !self.group.leads() || !self.membership.voters.contains(&replica) {
+            return;
+        }
+        // While a role is handed over nothing is proposed, for as long as an election may take.
+        if !self.was_heard(replica, SUCCESSOR_TICKS_MAX) {
             return;
         }
         // The lease ends first: the other replica may win its election at any time from now on.
