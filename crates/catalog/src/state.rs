@@ -295,9 +295,7 @@ impl Catalog {
             cluster.catalog.retain(|placed| placed.node != gone.id);
             self.replace_node(batch, &mut counters, gone, node.id);
         }
-        let replica = counters.replica;
-        counters.replica = replica.next();
-        cluster.catalog.push(ReplicaPlacement { replica, node: node.id, founder: false, successor: None });
+        cluster.catalog.push(nodes::new_replica(&mut counters, node.id));
         batch.put(COUNTERS_KEY, encode(&counters));
         batch.put(CLUSTER_KEY, encode(&cluster));
         put_node(batch, &node);

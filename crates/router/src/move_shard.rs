@@ -48,8 +48,6 @@ impl Router {
             let from = self.asked_primary(&placement)?;
             let (shard, cancels_seen) = (placement.shard, placement.cancels);
             self.change_catalog(Command::MoveReplica { shard, from, to, cancels_seen }).await?;
-            // This node's copy of the catalog has it then.
-            self.catalog_now().await?;
             self.await_catalog(cx, |catalog| outcome(catalog, shard, from, to)).await??;
         }
         self.await_primary_on(cx, placement.shard, to).await
