@@ -151,7 +151,7 @@ impl Copy {
 
     /// The key of a retry record as targets have it: with the shard that it comes from.
     fn taken_key(&self, key: Bytes) -> Result<Bytes, Failure> {
-        Ok(match encoding::retry_origin(&key)? {
+        Ok(match encoding::parse_retry_key(&key)?.origin {
             None => encoding::taken_retry_key(&key, self.source).into(),
             Some(_) => key,
         })

@@ -148,15 +148,27 @@ pub fn decode_index_entry<'a>(entry_key: &'a [u8], value: &[u8]) -> Result<Index
     Ok(IndexEntry { fields, id })
 }
 
-/// The key of a session's retry record.
-pub fn retry_key(session: SessionId) -> Vec<u8> {
-    let mut out = Vec::with_capacity(17);
+/// What the key of a retry record says beside its session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetryKey {
+    /// Which statements' outcomes are in it.
+    pub page: i32,
+    /// From which shard it was taken over; `None` for the shard's own.
+    pub origin: Option<ShardId>,
+}
+
+/// The key of a page of a session's retry record.
+pub fn retry_key(session: SessionId, page: i32) -> Vec<u8> {
+    let mut out = Vec::with_capacity(RETRY_KEY_BYTES + 4);
     out.push(TAG_RETRY);
     out.extend_from_slice(&session.0);
+    if page != 0 {
+        out.extend_from_slice(&page.to_be_bytes());
+    }
     out
 }
 
-/// The key of a session's retry record that a shard took over from `origin`.
+/// The key of a retry record that a shard took over from `origin`.
 pub fn taken_retry_key(own_key: &[u8], origin: ShardId) -> Vec<u8> {
     let mut out = Vec::with_capacity(own_key.len() + 8);
     out.extend_from_slice(own_key);
@@ -164,21 +176,26 @@ pub fn taken_retry_key(own_key: &[u8], origin: ShardId) -> Vec<u8> {
     out
 }
 
-/// From which shard a retry record was taken over; `None` for the shard's own. Faults on a key of another length.
-pub fn retry_origin(key: &[u8]) -> Result<Option<ShardId>> {
-    match key.get(RETRY_KEY_BYTES..) {
-        Some([]) => Ok(None),
-        Some(origin) => match origin.try_into() {
-            Ok(origin) => Ok(Some(ShardId(u64::from_be_bytes(origin)))),
-            Err(_) => Err(damaged(key, "is not the key of a retry record")),
-        },
-        None => Err(damaged(key, "is too short for the key of a retry record")),
-    }
+/// Reads the key of a retry record. Faults on a key of another length.
+pub fn parse_retry_key(key: &[u8]) -> Result<RetryKey> {
+    let wrong = || damaged(key, "is not the key of a retry record");
+    let rest = key.get(RETRY_KEY_BYTES..).ok_or_else(wrong)?;
+    // A page's number is half as long as a shard's, so that the length alone tells which are there.
+    let (page, origin) = if rest.len() % 8 == 4 { rest.split_at(4) } else { rest.split_at(0) };
+    let page = match page {
+        [] => 0,
+        page => i32::from_be_bytes(page.try_into().map_err(|_| wrong())?),
+    };
+    let origin = match origin {
+        [] => None,
+        origin => Some(ShardId(u64::from_be_bytes(origin.try_into().map_err(|_| wrong())?))),
+    };
+    Ok(RetryKey { page, origin })
 }
 
 /// The retry records of one session: its own, and those that were taken over.
 pub fn retry_range_of(session: SessionId) -> KeyRange {
-    KeyRange::prefix(retry_key(session))
+    KeyRange::prefix(retry_key(session, 0))
 }
 
 /// The key of the note of what changed at `commit`.

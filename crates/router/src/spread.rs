@@ -169,6 +169,9 @@ impl Router {
         done.map_err(|error| not_as_refused(error, &reply))?;
         reply.write_errors.sort_by_key(|(index, _)| *index);
         reply.upserted.sort_by_key(|(index, _)| *index);
+        // Several shards may have found that they had executed the same statement.
+        reply.retried_statement_ids.sort_unstable();
+        reply.retried_statement_ids.dedup();
         Ok(OperationReply::Write(reply))
     }
 
@@ -424,11 +427,7 @@ fn merge_whole(reply: &mut WriteReply, part: WriteReply) {
     reply.n_modified += part.n_modified;
     reply.upserted.extend(part.upserted);
     reply.write_errors.extend(part.write_errors);
-    for stmt_id in part.retried_statement_ids {
-        if !reply.retried_statement_ids.contains(&stmt_id) {
-            reply.retried_statement_ids.push(stmt_id);
-        }
-    }
+    reply.retried_statement_ids.extend(part.retried_statement_ids);
 }
 
 /// A refusal by one shard is none of the whole when others have done their parts: it goes on in this collection or nowhere.

@@ -12,9 +12,10 @@ use base::{SessionId, ShardId};
 use storage::{Direction, Fault, KvBatch, Result};
 
 use super::probe::Fences;
-use super::retry::{Remembered, RetryRecord};
+use super::retry::Remembered;
+use super::retry_record::{RetryPage, RetryRecord};
 use super::{Evaluation, Reader, ShardCommand, ShardReply, WriteContext, evaluate, notes};
-use crate::encoding::{self, Count};
+use crate::encoding::{self, Count, RetryKey};
 use crate::state::ShardState;
 
 /// Retry records kept decoded. More sessions than this are read from the store again.
@@ -68,16 +69,15 @@ impl Records {
 
 impl Kept {
     fn read(state: &ShardState, reader: &dyn Reader, session: SessionId) -> Result<Kept> {
+        let own = RetryRecord::read(reader, session)?;
         if state.origins.is_empty() {
-            return Ok(Kept { own: RetryRecord::read(reader, session)?, taken: Arc::new([]) });
+            return Ok(Kept { own, taken: Arc::new([]) });
         }
-        let (mut own, mut taken) = (None, Vec::new());
+        let mut taken = Vec::new();
         for pair in reader.scan(encoding::retry_range_of(session), Direction::Forward) {
             let (key, value) = pair?;
-            let record = RetryRecord::decode(&key, &value)?;
-            match encoding::retry_origin(&key)? {
-                None => own = Some(record),
-                Some(origin) => taken.push((origin, record)),
+            if let RetryKey { page, origin: Some(origin) } = encoding::parse_retry_key(&key)? {
+                taken.push((origin, RetryRecord::of_page(page, RetryPage::decode(&key, &value)?)));
             }
         }
         Ok(Kept { own, taken: taken.into() })

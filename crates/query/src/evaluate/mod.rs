@@ -12,6 +12,7 @@ mod notes;
 mod probe;
 mod receive;
 mod retry;
+mod retry_record;
 mod scratch;
 mod write;
 
@@ -27,13 +28,13 @@ use document::{DocBuf, Variables};
 use storage::{Direction, Fault, KeyRange, KvBatch, View};
 
 use self::evaluator::Records;
+use self::retry_record::RetryRecord;
 use crate::encoding::CountChange;
 use crate::state::{ShardState, Source};
 
 pub use evaluator::Evaluator;
 pub use probe::{Ballot, Fence, Probe, ProbeReply};
 pub use receive::Batch;
-pub use retry::{RetryRecord, recorded};
 
 /// What evaluation reads: one shard's keyspace, with everything in it that was proposed before.
 pub trait Reader {

@@ -15,7 +15,8 @@ use storage::{Fault, KvBatch};
 
 use super::evaluator::Records;
 use super::maintain::Maintainer;
-use super::retry::{Past, Remembered, RetryRecord, sum};
+use super::retry::{Past, Remembered, sum};
+use super::retry_record::RetryRecord;
 use super::scratch::Scratch;
 use super::{
     Candidates, Evaluation, Outcome, Reader, ReturnDocument, ShardReply, Statement, StatementResult, Stop,
@@ -63,8 +64,9 @@ pub(super) fn evaluate(
     let results = run_all(&writer, &mut scratch, request, remembered.as_mut())?;
     let written = match (remembered, request.session) {
         (Some(mut remembered), Some((session, _))) if !scratch.is_unchanged() => {
-            remembered.own.wall_ms = cx.now.timestamp_millis();
-            scratch.put(encoding::retry_key(session), remembered.own.encode());
+            for (key, page) in remembered.own.store(session, cx.now.timestamp_millis()) {
+                scratch.put(key, page);
+            }
             Some((session, remembered.own, remembered.all_taken))
         }
         _ => None,

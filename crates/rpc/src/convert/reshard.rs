@@ -6,7 +6,7 @@
 use base::{Error, Result, ShardId, Term, Timestamp};
 use bytes::Bytes;
 use document::ShardKey;
-use query::encoding::{TAG_RETRY, retry_origin};
+use query::encoding::{TAG_RETRY, parse_retry_key};
 use query::evaluate::Batch;
 use query::state::{Driver, HashRange, Origin, Reached, Source};
 
@@ -16,7 +16,7 @@ use crate::v1;
 /// The key of a document or of a retry record: nothing else of a shard is copied.
 fn copied_key(key: Bytes) -> Result<Bytes> {
     match key.first() {
-        Some(&TAG_RETRY) if retry_origin(&key).is_ok() => Ok(key),
+        Some(&TAG_RETRY) if parse_retry_key(&key).is_ok() => Ok(key),
         Some(&TAG_RETRY) => {
             Err(Error::failed_to_parse(format!("{} bytes are not the key of a retry record", key.len())))
         }

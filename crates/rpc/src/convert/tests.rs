@@ -240,7 +240,7 @@ fn reached() -> Reached {
 
 /// How far copying has come, and how it begins.
 fn batches() -> [Batch; 2] {
-    let own = encoding::retry_key(SessionId([5; 16]));
+    let own = encoding::retry_key(SessionId([5; 16]), 3);
     let taken = encoding::taken_retry_key(&own, ShardId(u64::MAX)).into();
     let stored = encoding::encode_document(document().bytes(), Timestamp::from_u64(9));
     let pairs = vec![(key(), Some(stored)), (key(), None), (own.into(), Some(Bytes::new())), (taken, None)];
