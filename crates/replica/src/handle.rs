@@ -49,6 +49,10 @@ pub(crate) enum Control {
     PeerLost,
     /// How far each follower's log is known to match, from the leader.
     Progress(oneshot::Sender<BTreeMap<ReplicaId, LogIndex>>),
+    /// The same, of those that were just heard.
+    ProgressOfHeard(oneshot::Sender<BTreeMap<ReplicaId, LogIndex>>),
+    /// The group shall not sleep.
+    Stir,
 }
 
 /// Where an answer goes.
@@ -182,11 +186,30 @@ impl<M: StateMachine> ReplicaHandle<M> {
 
     /// How far each member's log is known to match this one's. Empty on any replica but the leader.
     pub async fn progress(&self) -> BTreeMap<ReplicaId, LogIndex> {
+        self.ask_progress(Control::Progress).await
+    }
+
+    /// The same, of those members alone that may be relied on: this one, and those that it has heard within the patience of a
+    /// follower. In a group that sleeps nobody is heard.
+    pub async fn progress_of_heard(&self) -> BTreeMap<ReplicaId, LogIndex> {
+        self.ask_progress(Control::ProgressOfHeard).await
+    }
+
+    async fn ask_progress(
+        &self,
+        control: impl FnOnce(oneshot::Sender<BTreeMap<ReplicaId, LogIndex>>) -> Control,
+    ) -> BTreeMap<ReplicaId, LogIndex> {
         let (answer, answered) = oneshot::channel();
-        if self.control.send(Control::Progress(answer)).await.is_err() {
+        if self.control.send(control(answer)).await.is_err() {
             return BTreeMap::new();
         }
         answered.await.unwrap_or_default()
+    }
+
+    /// Wakes the group, if it sleeps.
+    pub async fn stir(&self) {
+        // One that has ended has nobody to wake.
+        let _ = self.control.send(Control::Stir).await;
     }
 
     /// Waits until this replica has applied more than `applied`, knows another leader than `leader`, or has ended. One that

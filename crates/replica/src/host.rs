@@ -168,6 +168,15 @@ impl<S: StateMachine, C: StateMachine> HostOf<S, C> {
     /// Stops a shard's replica on this node and removes all its data. On return: gone for good. Does nothing when there
     /// is none. Requests that are under way get an error.
     pub async fn drop_replica(&self, shard: ShardId) -> base::Result<()> {
+        self.drop_listed(shard, |_| true).await
+    }
+
+    /// The same for one replica of the shard. Does nothing when there is another by now.
+    pub async fn drop_this_replica(&self, shard: ShardId, replica: ReplicaId) -> base::Result<()> {
+        self.drop_listed(shard, |listed| listed == replica).await
+    }
+
+    async fn drop_listed(&self, shard: ShardId, is_meant: impl Fn(ReplicaId) -> bool) -> base::Result<()> {
         let _changing = self.inner.changing.lock().await;
         // An earlier removal that met the fault has taken the replica off the list, not off the disk.
         if let Some(fault) = self.inner.node.latch.get() {
@@ -175,6 +184,9 @@ impl<S: StateMachine, C: StateMachine> HostOf<S, C> {
         }
         let mut shards = BTreeMap::clone(&self.inner.shards.load());
         let Some(running) = shards.remove(&shard) else { return Ok(()) };
+        if !is_meant(running.shared.name.replica) {
+            return Ok(());
+        }
         self.inner.dropped.lock().insert(running.shared.name.replica);
         self.inner.shards.store(Arc::new(shards));
         running.shared.go();

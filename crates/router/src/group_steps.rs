@@ -46,7 +46,8 @@ impl Router {
         if settled(placed) && membership.learners.is_empty() && is_odd {
             return Ok(false);
         }
-        let progress = replica.progress().await;
+        // A member that is gone may have everything and still give no vote: who is not heard has not caught up.
+        let progress = replica.progress_of_heard().await;
         let last = replica.commit_index();
         let caught_up: Vec<_> = progress
             .iter()
@@ -63,7 +64,12 @@ impl Router {
             // Most learners of the catalog's group stay learners, and so does one of two replicas: whether they have caught up,
             // or are gone, changes nothing.
             let all = membership.replicas();
-            return Ok(next_step(wanted, &GroupNow { caught_up: &all, ..group }).is_some());
+            let is_pending = next_step(wanted, &GroupNow { caught_up: &all, ..group }).is_some();
+            if is_pending {
+                // While the group sleeps nobody is heard.
+                replica.stir().await;
+            }
+            return Ok(is_pending);
         }
         // The membership may come from a catalog that this node's copy is behind: what that one has added, this one would
         // take away. From now on only this membership can be changed, by what is wanted now.

@@ -204,7 +204,8 @@ impl Router {
                 None => catalog.knew_shard(shard),
             };
             if is_forgotten {
-                self.host.drop_replica(shard).await?;
+                // Its successor may be here by now.
+                self.host.drop_this_replica(shard, own).await?;
             }
         }
         Ok(())

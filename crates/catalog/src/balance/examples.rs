@@ -339,6 +339,11 @@ fn a_dead_node_is_removed_with_what_it_had_unless_nobody_else_has_that() {
     cluster.run(&Command::MarkDead { node: NodeId(1) });
     let refusal = cluster.refusal(&Command::RemoveNode { node: NodeId(1) });
     assert_eq!(refusal.message, "shard s100 of shop.things1 has no other replica than the one on n1");
+    // One that was placed in its stead has nothing, and never gets anything without it.
+    let (shard, cancels_seen) = (ShardId(100), 0);
+    cluster.run(&Command::MoveReplica { shard, from: NodeId(1), to: NodeId(2), cancels_seen });
+    assert_eq!(placed_on(&cluster, 100), [2]);
+    assert_eq!(cluster.refusal(&Command::RemoveNode { node: NodeId(1) }), refusal);
 }
 
 #[test]

@@ -136,23 +136,32 @@ impl Catalog {
             forget_retired(&mut record, |placed| placed.node == gone.id);
             let namespace = record.namespace.clone();
             for shard in record.all_shards_mut().filter(|shard| holds(shard)) {
-                let Some(at) = shard.replicas.iter().position(|placed| placed.node == gone.id) else {
-                    continue;
-                };
-                let others = shard.replicas.iter().filter_map(|placed| self.nodes.get(&placed.node));
-                if !others.clone().any(|other| other.is_member() && !other.dead) {
+                if !self.is_elsewhere(shard, gone.id) {
                     let message = format!(
                         "shard {} of {} has no other replica than the one on {}",
                         shard.shard, namespace, gone.facts.name
                     );
                     return Err(illegal(message));
                 }
+                let Some(at) = shard.replicas.iter().position(|placed| placed.node == gone.id) else {
+                    continue;
+                };
                 let taker = model.take_over(shard.shard, gone.id);
                 unplace(shard, at, taker.map(|node| new_replica(counters, node)));
             }
             put_collection(batch, &record);
         }
         Ok(())
+    }
+
+    /// Whether a node other than this one has a shard's data. One that is to take the place of a replica which has not left yet
+    /// may have nothing.
+    fn is_elsewhere(&self, shard: &ShardPlacement, node: NodeId) -> bool {
+        let takers: Vec<ReplicaId> = shard.leaving.iter().filter_map(|gone| shard.taker_of(gone)).collect();
+        let others =
+            shard.members().filter(|placed| placed.node != node && !takers.contains(&placed.replica));
+        let mut nodes = others.filter_map(|placed| self.nodes.get(&placed.node));
+        nodes.any(|other| other.is_member() && !other.dead)
     }
 
     /// The collection of a shard that is kept, and the shard's place among all of the collection's. Fails with `ShardNotFound` (70).

@@ -69,6 +69,8 @@ impl<M: StateMachine> Owner<M> {
                 }
                 // Whoever asked may have gone away.
                 Control::Progress(answer) => drop(answer.send(self.progress())),
+                Control::ProgressOfHeard(answer) => drop(answer.send(self.progress_of_heard())),
+                Control::Stir => self.stir(),
             }
         }
         Ok(())
@@ -94,6 +96,20 @@ impl<M: StateMachine> Owner<M> {
     fn progress(&self) -> BTreeMap<ReplicaId, LogIndex> {
         let matched = |replica: &ReplicaId| Some((*replica, self.group.matched(*replica)?));
         self.membership.nodes.keys().filter_map(matched).collect()
+    }
+
+    fn progress_of_heard(&self) -> BTreeMap<ReplicaId, LogIndex> {
+        let own = self.shared.name.replica;
+        let mut progress = self.progress();
+        progress.retain(|replica, _| *replica == own || self.is_near(*replica));
+        progress
+    }
+
+    /// Whether a member was heard within the patience of a follower. What was heard before a sleep says nothing after it: the
+    /// clock stood.
+    fn is_near(&self, replica: ReplicaId) -> bool {
+        let since_awake = || self.heard.get(&replica).is_some_and(|heard| *heard > self.sleep.woken_at());
+        !self.is_asleep() && since_awake() && self.was_heard(replica, SUCCESSOR_TICKS_MAX)
     }
 
     fn receive(&mut self, from: NodeId, message: Message) {

@@ -25,6 +25,14 @@ const GOOD_NIGHT: &[u8] = b"sleep";
 pub(super) struct Sleep {
     asleep: bool,
     idle_ticks: u64,
+    /// The tick at which it last began to run again.
+    woken_at: u64,
+}
+
+impl Sleep {
+    pub(super) fn woken_at(&self) -> u64 {
+        self.woken_at
+    }
 }
 
 impl<M: StateMachine> Owner<M> {
@@ -35,7 +43,8 @@ impl<M: StateMachine> Owner<M> {
 
     /// There is something to do.
     pub(super) fn stir(&mut self) {
-        self.sleep = Sleep::default();
+        let woken_at = if self.sleep.asleep { self.ticks } else { self.sleep.woken_at };
+        self.sleep = Sleep { woken_at, ..Sleep::default() };
     }
 
     /// A message has come. What only echoes this leader's own messages neither wakes it nor keeps it awake.
@@ -118,7 +127,7 @@ impl<M: StateMachine> Owner<M> {
     }
 
     fn fall_asleep(&mut self) {
-        self.sleep = Sleep { asleep: true, idle_ticks: 0 };
+        self.sleep = Sleep { asleep: true, ..Sleep::default() };
         self.trace(|| Event::Sleeps);
     }
 }

@@ -63,6 +63,19 @@ fn a_dropped_replica_stays_gone_and_its_keyspace_too() {
 }
 
 #[test]
+fn a_replica_is_dropped_only_when_it_is_the_one_that_is_meant() {
+    run(async {
+        let node = start(&MemoryDisk::new()).await;
+        let handle = node.create().await.expect("created");
+        let another = base::ReplicaId(handle.replica().get() + 1);
+        node.host.drop_this_replica(SHARD, another).await.expect("there is none");
+        handle.write(KvCommand::Set("a".into(), "1".into())).await.expect("the replica is still there");
+        node.host.drop_this_replica(SHARD, handle.replica()).await.expect("dropped");
+        assert!(node.host.replicas().is_empty());
+    });
+}
+
+#[test]
 fn a_drop_that_a_fault_interrupted_is_not_acknowledged_when_it_is_asked_for_again() {
     run(async {
         let disk = MemoryDisk::new();

@@ -6,7 +6,8 @@
 //! `linger N MS` makes the next command on node N take as long to evaluate; `drop N` drops node N's replica; `run MS` lets
 //! time pass; `send N COMMAND..` gives commands to node N's replica, `read N KEY` reads there as clients do and
 //! `read-behind N KEY` whatever it has; `add N NEW`, `promote N OLD`, `demote N OLD`, `remove N OLD` change the membership
-//! through node N, `replace N OLD NEW` both at once, `transfer N TO` hands over; `status` says how things are.
+//! through node N, `replace N OLD NEW` both at once, `transfer N TO` hands over; `heard N` says which members
+//! node N relies on, and `stir N` wakes its group; `status` says how things are.
 
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -123,6 +124,15 @@ impl Runner for Trace {
                 let handle = self.cluster.handle(node(number)?);
                 let to = Cluster::replica_on(node(to)?);
                 self.runtime.block_on(handle.transfer_to(to));
+            }
+            ("heard", [number]) => {
+                let handle = self.cluster.handle(node(number)?);
+                let heard = self.runtime.block_on(handle.progress_of_heard());
+                lines.push(format!("n{number} has heard {:?}", heard.into_keys().collect::<Vec<_>>()));
+            }
+            ("stir", [number]) => {
+                let handle = self.cluster.handle(node(number)?);
+                self.runtime.block_on(handle.stir());
             }
             ("status", []) => lines.extend(self.status()),
             (name, _) => return Err(format!("unknown command {name}").into()),
