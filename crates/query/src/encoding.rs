@@ -148,9 +148,11 @@ pub fn decode_index_entry<'a>(entry_key: &'a [u8], value: &[u8]) -> Result<Index
     Ok(IndexEntry { fields, id })
 }
 
-/// What the key of a retry record says beside its session.
+/// What the key of a retry record says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetryKey {
+    /// The session.
+    pub session: SessionId,
     /// Which statements' outcomes are in it.
     pub page: i32,
     /// From which shard it was taken over; `None` for the shard's own.
@@ -179,7 +181,7 @@ pub fn taken_retry_key(own_key: &[u8], origin: ShardId) -> Vec<u8> {
 /// Reads the key of a retry record. Faults on a key of another length.
 pub fn parse_retry_key(key: &[u8]) -> Result<RetryKey> {
     let wrong = || damaged(key, "is not the key of a retry record");
-    let rest = key.get(RETRY_KEY_BYTES..).ok_or_else(wrong)?;
+    let (&[_, ref session @ ..], rest) = key.split_first_chunk::<RETRY_KEY_BYTES>().ok_or_else(wrong)?;
     // A page's number is half as long as a shard's, so that the length alone tells which are there.
     let (page, origin) = if rest.len() % 8 == 4 { rest.split_at(4) } else { rest.split_at(0) };
     let page = match page {
@@ -190,7 +192,7 @@ pub fn parse_retry_key(key: &[u8]) -> Result<RetryKey> {
         [] => None,
         origin => Some(ShardId(u64::from_be_bytes(origin.try_into().map_err(|_| wrong())?))),
     };
-    Ok(RetryKey { page, origin })
+    Ok(RetryKey { session: SessionId(*session), page, origin })
 }
 
 /// The retry records of one session: its own, and those that were taken over.

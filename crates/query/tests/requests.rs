@@ -5,7 +5,9 @@ use base::{Code, CollectionId, Epoch, ReshardId, SessionId};
 use bson::{Bson, doc};
 use document::filter::Filter;
 use document::{DocRef, Variables};
-use query::evaluate::{Candidates, ConfigChange, Outcome, ReturnDocument, ShardCommand, ShardReply, WriteOp};
+use query::evaluate::{
+    Candidates, ConfigChange, Outcome, ReturnDocument, ShardCommand, ShardReply, Statement, WriteOp,
+};
 use query::state::ShardState;
 
 use crate::shard::{Options, Shard, insert_op, request};
@@ -134,6 +136,34 @@ fn records_of_idle_sessions_are_removed() {
     let expire = ShardCommand::ExpireSessions { before_wall_ms: 1_700_000_000_003 };
     assert_eq!(shard.run(&expire).reply, Ok(ShardReply::Expired { sessions: 2, done: true }));
     assert_eq!(shard.run(&expire).reply, Ok(ShardReply::Expired { sessions: 0, done: true }));
+}
+
+/// A command of many statements may take longer than a session may be idle, and is sent again whole.
+#[test]
+fn what_is_known_of_a_transaction_expires_together() {
+    let mut shard = Shard::new();
+    let insert = |stmt_id| {
+        let mut write = request(Vec::new());
+        write.session = Some((SessionId([1; 16]), 1));
+        write.statements = [Statement { stmt_id, op: insert_op(&doc! { "_id": stmt_id }) }].into();
+        write
+    };
+    for stmt_id in [0, 2_000, 4_000] {
+        shard.write(insert(stmt_id));
+    }
+    let expire = |before_wall_ms| ShardCommand::ExpireSessions { before_wall_ms };
+    let nothing = ShardReply::Expired { sessions: 0, done: true };
+    assert_eq!(shard.run(&expire(1_700_000_000_003)).reply, Ok(nothing));
+    for stmt_id in [0, 2_000, 4_000] {
+        let again = shard.write(insert(stmt_id));
+        assert!(again[0].repeated, "statement {stmt_id}: {again:?}");
+    }
+    // Pages of an older transaction go by themselves.
+    let mut newer = insert(1);
+    newer.session = Some((SessionId([1; 16]), 2));
+    shard.write(newer);
+    let two = ShardReply::Expired { sessions: 2, done: true };
+    assert_eq!(shard.run(&expire(1_700_000_000_004)).reply, Ok(two));
 }
 
 #[test]

@@ -76,7 +76,7 @@ impl Kept {
         let mut taken = Vec::new();
         for pair in reader.scan(encoding::retry_range_of(session), Direction::Forward) {
             let (key, value) = pair?;
-            if let RetryKey { page, origin: Some(origin) } = encoding::parse_retry_key(&key)? {
+            if let RetryKey { page, origin: Some(origin), .. } = encoding::parse_retry_key(&key)? {
                 taken.push((origin, RetryRecord::of_page(page, RetryPage::decode(&key, &value)?)));
             }
         }

@@ -4,6 +4,8 @@
 //! `retry_record` for how it is stored. Called by the evaluation of writes and of probes. Always holds: the record is in the
 //! same batch as the writes that it is about.
 
+use std::collections::BTreeMap;
+
 use base::SessionId;
 use bytes::Bytes;
 use storage::{Direction, KvBatch, Result};
@@ -11,35 +13,71 @@ use storage::{Direction, KvBatch, Result};
 use super::configure::with_state;
 use super::retry_record::{RetryPage, RetryRecord};
 use super::{Evaluation, Outcome, Reader, ShardReply, TakenRecords};
-use crate::encoding;
+use crate::encoding::{self, RetryKey};
 use crate::state::{Origin, ShardState};
 
-/// Most records that one `ExpireSessions` removes.
+/// Pages after which one `ExpireSessions` removes no more sessions.
 const EXPIRE_MAX: usize = 10_000;
 
-/// Removes the records of sessions that have been idle since before `before_wall_ms`. With the last one that was taken over,
-/// the shards that they came from are forgotten.
+/// Removes what is known of transactions whose last write was before `before_wall_ms`. With the last record that was taken
+/// over, the shards that they came from are forgotten.
 pub(super) fn expire(state: &ShardState, reader: &dyn Reader, before_wall_ms: i64) -> Result<Evaluation> {
-    let mut batch = KvBatch::default();
-    let mut taken_left = false;
+    let mut expiry = Expiry { before_wall_ms, batch: KvBatch::default(), taken_left: false };
+    let (mut session, mut done) = (Vec::new(), true);
     for entry in reader.scan(encoding::retry_range(), Direction::Forward) {
         let (key, value) = entry?;
-        if batch.ops.len() == EXPIRE_MAX {
-            break;
+        let RetryKey { session: id, origin, .. } = encoding::parse_retry_key(&key)?;
+        if session.last().is_some_and(|last: &Stored| last.session != id) {
+            expiry.take(&mut session);
+            if expiry.batch.ops.len() >= EXPIRE_MAX {
+                done = false;
+                break;
+            }
         }
-        if RetryPage::decode(&key, &value)?.wall_ms < before_wall_ms {
-            batch.delete(key);
-        } else {
-            taken_left |= encoding::parse_retry_key(&key)?.origin.is_some();
-        }
+        let RetryPage { txn, wall_ms, .. } = RetryPage::decode(&key, &value)?;
+        session.push(Stored { session: id, key, txn, wall_ms, is_taken: origin.is_some() });
     }
-    let sessions = batch.ops.len() as u64;
-    let done = batch.ops.len() < EXPIRE_MAX;
+    expiry.take(&mut session);
+    let sessions = expiry.batch.ops.len() as u64;
     let mut new = state.clone();
-    if done && !taken_left && state.receiving.is_empty() {
+    if done && !expiry.taken_left && state.receiving.is_empty() {
         new.origins.clear();
     }
-    Ok(with_state(state, new, batch, ShardReply::Expired { sessions, done }))
+    Ok(with_state(state, new, expiry.batch, ShardReply::Expired { sessions, done }))
+}
+
+/// A page of a retry record, as far as its age matters.
+struct Stored {
+    session: SessionId,
+    key: Bytes,
+    txn: i64,
+    wall_ms: i64,
+    is_taken: bool,
+}
+
+struct Expiry {
+    before_wall_ms: i64,
+    batch: KvBatch,
+    taken_left: bool,
+}
+
+impl Expiry {
+    /// Decides about all that is stored of one session. What is known of one transaction goes together: a command may take longer
+    /// than a session may be idle, and when it is sent again its first statements have to be recognised too.
+    fn take(&mut self, session: &mut Vec<Stored>) {
+        let mut newest_ms: BTreeMap<i64, i64> = BTreeMap::new();
+        for page in session.iter() {
+            let newest = newest_ms.entry(page.txn).or_insert(page.wall_ms);
+            *newest = page.wall_ms.max(*newest);
+        }
+        for page in session.drain(..) {
+            if newest_ms.get(&page.txn).is_some_and(|newest| *newest < self.before_wall_ms) {
+                self.batch.delete(page.key);
+            } else {
+                self.taken_left |= page.is_taken;
+            }
+        }
+    }
 }
 
 /// What a shard knows of a transaction: its own record, and those of shards whose place it took.

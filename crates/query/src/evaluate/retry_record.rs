@@ -3,8 +3,8 @@
 //! The statements of a transaction are stored in pages by their numbers, each under a key of its own, so that a write stores
 //! what is near its statements and not the whole of a large batch again. The first page is always there and says which
 //! transaction is the newest, and whether it has other pages; those of an older transaction mean nothing and are overwritten
-//! or expire. Called by `retry` and by the evaluation of writes. Always holds: the first page is stored with or after every
-//! other, and is not older than they are by more than [`FIRST_PAGE_AGE_MS_MAX`], so that it does not expire before them.
+//! or expire. Called by `retry` and by the evaluation of writes. Always holds: where a page of the newest transaction is
+//! stored, so is the first page, which says that there are others.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,9 +21,6 @@ use crate::encoding::{self, RetryKey};
 /// Statements of a page. A power of two.
 const PAGE_STATEMENTS: i32 = 1_024;
 
-/// How much longer than its first page another page may live.
-const FIRST_PAGE_AGE_MS_MAX: i64 = 60_000;
-
 /// A session's newest transaction number and what its statements did.
 #[derive(Clone, Debug)]
 pub(super) struct RetryRecord {
@@ -32,14 +29,8 @@ pub(super) struct RetryRecord {
     pages: BTreeMap<i32, Arc<Runs>>,
     /// Pages that are not stored as they are here.
     changed: BTreeSet<i32>,
-    /// How the first page was stored last.
-    first: Option<FirstPage>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct FirstPage {
-    wall_ms: i64,
-    has_more: bool,
+    /// Whether the first page was stored, and says that there are others.
+    says_more: Option<bool>,
 }
 
 /// The outcomes of a page's statements.
@@ -72,14 +63,14 @@ fn page_of(stmt_id: i32) -> i32 {
 
 impl RetryRecord {
     pub(super) fn new(txn: i64) -> RetryRecord {
-        RetryRecord { txn, pages: BTreeMap::new(), changed: BTreeSet::new(), first: None }
+        RetryRecord { txn, pages: BTreeMap::new(), changed: BTreeSet::new(), says_more: None }
     }
 
     /// What one page says.
     pub(super) fn of_page(number: i32, page: RetryPage) -> RetryRecord {
-        let first = (number == 0).then_some(FirstPage { wall_ms: page.wall_ms, has_more: page.has_more });
+        let says_more = (number == 0).then_some(page.has_more);
         let pages = BTreeMap::from([(number, page.runs)]);
-        RetryRecord { txn: page.txn, pages, changed: BTreeSet::new(), first }
+        RetryRecord { txn: page.txn, pages, changed: BTreeSet::new(), says_more }
     }
 
     /// Reads the session's newest record.
@@ -87,12 +78,12 @@ impl RetryRecord {
         let key = encoding::retry_key(session, 0);
         let Some(value) = reader.get(&key)? else { return Ok(None) };
         let mut record = RetryRecord::of_page(0, RetryPage::decode(&key, &value)?);
-        if !record.first.is_some_and(|first| first.has_more) {
+        if record.says_more != Some(true) {
             return Ok(Some(record));
         }
         for pair in reader.scan(encoding::retry_range_of(session), Direction::Forward) {
             let (key, value) = pair?;
-            if let RetryKey { page: number, origin: None } = encoding::parse_retry_key(&key)? {
+            if let RetryKey { page: number, origin: None, .. } = encoding::parse_retry_key(&key)? {
                 record.add_page(number, RetryPage::decode(&key, &value)?);
             }
         }
@@ -162,19 +153,13 @@ impl RetryRecord {
     /// The pages that have to be stored, by their keys, for a write of the session at `wall_ms`. From here on they count as
     /// stored.
     pub(super) fn store(&mut self, session: SessionId, wall_ms: i64) -> Vec<(Vec<u8>, Bytes)> {
-        let first = FirstPage { wall_ms, has_more: self.pages.keys().any(|number| *number != 0) };
-        let is_fresh = |stored: &FirstPage| {
-            stored.has_more == first.has_more && wall_ms - stored.wall_ms < FIRST_PAGE_AGE_MS_MAX
-        };
-        if !self.first.as_ref().is_some_and(is_fresh) {
+        let has_more = self.pages.keys().any(|number| *number != 0);
+        if self.says_more.replace(has_more) != Some(has_more) {
             self.changed.insert(0);
-        }
-        if self.changed.contains(&0) {
-            self.first = Some(first);
         }
         let stored = |number: i32| {
             let runs = self.pages.get(&number).cloned().unwrap_or_default();
-            let page = RetryPage { txn: self.txn, wall_ms, has_more: number == 0 && first.has_more, runs };
+            let page = RetryPage { txn: self.txn, wall_ms, has_more: number == 0 && has_more, runs };
             (encoding::retry_key(session, number), page.encode())
         };
         std::mem::take(&mut self.changed).into_iter().map(stored).collect()
@@ -484,17 +469,5 @@ mod tests {
         assert_eq!(back.txn, 2);
         let known: Vec<i32> = (0..4 * PAGE_STATEMENTS).filter(|at| back.outcome(*at).is_some()).collect();
         assert_eq!(known, [PAGE_STATEMENTS + 8]);
-    }
-
-    #[test]
-    fn the_first_page_does_not_expire_before_the_others() {
-        let (mut record, mut stored) = (RetryRecord::new(1), Stored::default());
-        let mut write = |stmt_id, wall_ms| {
-            record.add(stmt_id, &Outcome::Inserted);
-            stored.store(&mut record, wall_ms)
-        };
-        assert_eq!(write(5_000, 0), [0, 4]);
-        assert_eq!(write(5_002, FIRST_PAGE_AGE_MS_MAX - 1), [4]);
-        assert_eq!(write(5_004, FIRST_PAGE_AGE_MS_MAX), [0, 4]);
     }
 }
