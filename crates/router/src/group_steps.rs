@@ -3,7 +3,7 @@
 //! Called by `reconcile` for the catalog's group and for each shard's. The rules are `catalog::placement`; here they meet
 //! what the leader knows of its followers.
 
-use base::{Code, LogIndex, Result, ShardId};
+use base::{Code, LogIndex, ReplicaId, Result, ShardId};
 use catalog::placement::{GroupNow, GroupWanted, Step, next_step, unfit_voters};
 use catalog::{Command, ReplicaPlacement};
 use replica::{MemberChange, ReplicaHandle, StateMachine};
@@ -46,14 +46,7 @@ impl Router {
         if settled(placed) && membership.learners.is_empty() && is_odd {
             return Ok(false);
         }
-        // A member that is gone may have everything and still give no vote: who is not heard has not caught up.
-        let progress = replica.progress_of_heard().await;
-        let last = replica.commit_index();
-        let caught_up: Vec<_> = progress
-            .iter()
-            .filter(|(_, matched)| self.is_ready(**matched, last))
-            .map(|(replica, _)| *replica)
-            .collect();
+        let caught_up = self.caught_up(replica).await;
         let group = GroupNow {
             leader: replica.replica(),
             voters: &membership.voters,
@@ -96,13 +89,20 @@ impl Router {
         Ok(placed.and_then(|placed| next_step(&GroupWanted { shard, placed, unfit: &unfit }, group)))
     }
 
-    /// Whether a learner that has everything up to `matched` may get a vote.
-    fn is_ready(&self, matched: LogIndex, last: LogIndex) -> bool {
+    /// The members that may get a vote. One that is gone may have everything and still give no vote: who is not heard has not
+    /// caught up.
+    async fn caught_up<M: StateMachine>(&self, replica: &ReplicaHandle<M>) -> Vec<ReplicaId> {
         #[cfg(feature = "bugs")]
         if self.has_bug(replica::bugs::Bug::PromoteEmptyLearner) {
-            return true;
+            return replica.membership().replicas();
         }
-        is_close(matched, last)
+        let progress = replica.progress_of_heard().await;
+        let last = replica.commit_index();
+        progress
+            .into_iter()
+            .filter(|(_, matched)| is_close(*matched, last))
+            .map(|(replica, _)| replica)
+            .collect()
     }
 
     /// Tells the catalog of replicas that are to leave and do not belong to the group any more: their nodes may remove them.
