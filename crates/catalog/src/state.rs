@@ -185,9 +185,14 @@ impl Catalog {
         if shard == CATALOG_SHARD {
             return Some(&self.cluster.catalog);
         }
+        self.kept(shard).map(|placed| placed.replicas.as_slice())
+    }
+
+    /// Where a shard is that is in use, or is to come into use.
+    pub fn kept(&self, shard: ShardId) -> Option<&ShardPlacement> {
         let (record, _) = self.placement(shard)?;
         let mut kept = record.kept_shards().filter(|_| record.state == CollectionState::Active);
-        kept.find(|placed| placed.shard == shard).map(|placed| placed.replicas.as_slice())
+        kept.find(|placed| placed.shard == shard)
     }
 
     /// The collection in use under a name.

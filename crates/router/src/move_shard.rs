@@ -6,11 +6,13 @@
 use std::time::Duration;
 
 use base::{Code, Error, LogIndex, Namespace, NodeId, Result, ShardId};
-use catalog::{Catalog, Command, ShardPlacement};
+use catalog::{Catalog, Command, ReplicaPlacement, ShardPlacement};
 
 use crate::catalog_access::unanswered;
 use crate::config_database::name_of;
 use crate::peer::PeerRequest;
+use crate::retry::Attempts;
+use crate::route::no_primary;
 use crate::sharding::select;
 use crate::{OperationContext, Router, ShardSelector};
 
@@ -45,7 +47,7 @@ impl Router {
         let record = self.existing_collection(namespace).await?;
         let placement = select(&record, selector)?.clone();
         if placement.replicas.iter().all(|replica| replica.node != to) {
-            let from = self.asked_primary(&placement)?;
+            let from = self.confirmed_primary(cx, &placement).await?;
             let (shard, cancels_seen) = (placement.shard, placement.cancels);
             self.change_catalog(Command::MoveReplica { shard, from, to, cancels_seen }).await?;
             self.await_catalog(cx, |catalog| outcome(catalog, shard, from, to)).await??;
@@ -59,14 +61,19 @@ impl Router {
     pub async fn cancel_move(&self, namespace: &Namespace, selector: &ShardSelector) -> Result<String> {
         let record = self.existing_collection(namespace).await?;
         let placement = select(&record, selector)?;
-        let kept = placement.leaving.iter().find(|leaving| placement.taker_of(leaving).is_some());
+        let catalog = self.catalog_copy();
+        let moving = placement.leaving.iter().filter(|leaving| placement.taker_of(leaving).is_some());
+        // What a dead node has moves beside what somebody asked for.
+        let can_stay =
+            |leaving: &&ReplicaPlacement| catalog.node(leaving.node).is_some_and(|node| !node.dead);
+        let kept = moving.max_by_key(can_stay);
         let Some(kept) = kept else {
             let message = format!("no replica of {} is on its way to another node", placement.shard);
             return Err(Error::new(Code::ILLEGAL_OPERATION, message));
         };
         let (shard, replica, cancels_seen) = (placement.shard, kept.replica, placement.cancels);
         self.change_catalog(Command::CancelMove { shard, replica, cancels_seen }).await?;
-        Ok(name_of(&self.catalog_copy(), kept.node))
+        Ok(name_of(&catalog, kept.node))
     }
 
     /// Asks the primary of a shard, on whichever node it is, to hand its role to the replica on `to`.
@@ -94,24 +101,33 @@ impl Router {
         Ok(replica.commit_index())
     }
 
-    /// The node of a shard's primary. Fails with `NotWritablePrimary` while this node knows of none.
-    fn asked_primary(&self, placement: &ShardPlacement) -> Result<NodeId> {
-        let here = self.host.shard(placement.shard);
-        self.primary_node(placement, here.as_ref()).ok_or_else(|| {
-            Error::new(Code::NOT_WRITABLE_PRIMARY, format!("{} has no primary now", placement.shard))
-        })
+    /// Where the primary of a shard should be, which may be a guess.
+    fn expected_primary(&self, placement: &ShardPlacement) -> Option<NodeId> {
+        self.primary_node(placement, self.host.shard(placement.shard).as_ref())
+    }
+
+    /// The node of a shard's primary, as it says itself. Fails with `NotWritablePrimary` (10107) when there is none for as long
+    /// as commands are tried again.
+    async fn confirmed_primary(&self, cx: &OperationContext, placement: &ShardPlacement) -> Result<NodeId> {
+        let shard = placement.shard;
+        let mut attempts = Attempts::new(self);
+        loop {
+            match self.expected_primary(placement) {
+                Some(node) if self.shard_index(shard, node).await => return Ok(node),
+                _ => self.primaries.lock().remove(&shard),
+            };
+            attempts.again(self, cx, no_primary(shard)).await?;
+        }
     }
 
     async fn await_primary_on(&self, cx: &OperationContext, shard: ShardId, to: NodeId) -> Result<()> {
         for look in 0_u32.. {
             let catalog = self.catalog_copy();
-            let (_, placement) = catalog.placement(shard).ok_or_else(|| {
-                Error::new(Code::SHARD_NOT_FOUND, format!("{shard} was replaced meanwhile"))
-            })?;
+            let placement = catalog.kept(shard).ok_or_else(|| replaced(shard))?;
             if !is_placed_on(placement, to) {
                 return Err(not_any_more(&catalog, shard, to));
             }
-            let primary = self.asked_primary(placement).ok();
+            let primary = self.expected_primary(placement);
             if primary == Some(to) && self.shard_index(shard, to).await {
                 return Ok(());
             }
@@ -141,6 +157,11 @@ fn is_placed_on(placement: &ShardPlacement, node: NodeId) -> bool {
     placement.replicas.iter().any(|replica| replica.node == node)
 }
 
+fn replaced(shard: ShardId) -> Error {
+    let message = format!("{shard} is not there any more: it was split, merged or dropped meanwhile");
+    Error::new(Code::SHARD_NOT_FOUND, message)
+}
+
 /// A move has been called off, or goes to another node because this one is gone.
 fn not_any_more(catalog: &Catalog, shard: ShardId, to: NodeId) -> Error {
     let name = name_of(catalog, to);
@@ -152,7 +173,7 @@ fn not_any_more(catalog: &Catalog, shard: ShardId, to: NodeId) -> Error {
 /// What has become of a move, once it is over: a node's replica of a shard has been replaced by one on another, or there shall
 /// be none on that one any more.
 fn outcome(catalog: &Catalog, shard: ShardId, from: NodeId, to: NodeId) -> Option<Result<()>> {
-    let Some((_, placement)) = catalog.placement(shard) else { return Some(Ok(())) };
+    let Some(placement) = catalog.kept(shard) else { return Some(Err(replaced(shard))) };
     if placement.members().all(|replica| replica.node != from) {
         return Some(Ok(()));
     }

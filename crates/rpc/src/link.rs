@@ -34,6 +34,8 @@ const BACKOFF_MIN: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// How long a request waits for a connection that is not there.
 const CONNECTED_WAIT: Duration = Duration::from_millis(500);
+/// How long a connection that was given up may be kept at most.
+const LINGER: Duration = Duration::from_secs(60);
 /// Bytes that may be on their way on one stream, and on a connection, before the receiver has taken them.
 pub(crate) const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 /// See [`STREAM_WINDOW_BYTES`].
@@ -222,8 +224,9 @@ impl Link {
     async fn open(&self, lane: Arc<Lane>) -> Result<Session, String> {
         let patience = self.context.options.dead_after;
         let opened = async {
-            // Its beats say whether the other node is there.
-            let channel = endpoint(&self.address, patience)?.connect().await;
+            // Its beats say whether the other node is there. One that was given up for that may have bytes to send still,
+            // which would keep it for a quarter of an hour.
+            let channel = kept_alive(endpoint(&self.address, patience)?, LINGER / 2).connect().await;
             let mut client = client(channel.map_err(|error| innermost(&error))?);
             let said = |status: Status| status.message().to_owned();
             let mut answers = client.exchange(lane.clone().frames()).await.map_err(said)?.into_inner();
@@ -359,11 +362,13 @@ pub(crate) fn client(channel: Channel) -> PeerClient<Channel> {
 
 /// Connects to `host:port`; the connection ends when the other end is silent for long. Fails with the reason.
 pub(crate) async fn connect(address: &str, patience: Duration) -> Result<Channel, String> {
-    let endpoint = endpoint(address, patience)?
-        .http2_keep_alive_interval(patience / 2)
-        .keep_alive_timeout(patience)
-        .keep_alive_while_idle(true);
+    let endpoint = kept_alive(endpoint(address, patience)?, patience);
     endpoint.connect().await.map_err(|error| innermost(&error))
+}
+
+/// Ends a connection whose other end is silent for between `patience` and one and a half times that.
+fn kept_alive(endpoint: Endpoint, patience: Duration) -> Endpoint {
+    endpoint.http2_keep_alive_interval(patience / 2).keep_alive_timeout(patience).keep_alive_while_idle(true)
 }
 
 fn endpoint(address: &str, patience: Duration) -> Result<Endpoint, String> {

@@ -296,6 +296,7 @@ fn a_split_puts_the_targets_in_the_place_of_the_source_once_that_is_copied() {
     assert_eq!((now.shard_map.epoch, now.shard_map.shards[0].since), (Epoch(2), Epoch(2)));
     assert_eq!(now.shard_map.owner(u64::MAX / 2).shard, ShardId(102));
     assert_eq!(now.retired.len(), 1);
+    assert!(catalog.placement(ShardId(100)).is_some() && catalog.kept(ShardId(100)).is_none());
     assert_eq!(catalog.placement(ShardId(100)).expect("being removed").1.span(), HashSpan::new(0, u64::MAX));
     for placed in now.retired[0].replicas.clone() {
         run(&mut catalog, &Command::ReplicaGone { collection: now.id, replica: placed.replica })
