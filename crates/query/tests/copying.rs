@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use query::copy::{Copy, Piece, PieceSize};
 use query::evaluate::{
     Ballot, Batch, ConfigChange, Fence, Outcome, Probe, ProbeReply, ReturnDocument, ShardCommand, ShardReply,
-    StatementResult, WriteOp, WriteRequest,
+    Statement, StatementResult, WriteOp, WriteRequest,
 };
 use query::state::{Driver as Run, HashRange, Reached, ShardState, Source};
 
@@ -231,6 +231,32 @@ fn a_write_that_is_sent_again_to_a_target_is_recognised() {
     let older = identified(0, insert_op(&doc! { "_id": 6 }));
     let refused = owner.run(&ShardCommand::Write(older)).reply.expect_err("old");
     assert_eq!(refused.code, Code::TRANSACTION_TOO_OLD);
+}
+
+/// A command of many statements may take longer than a session may be idle.
+#[test]
+fn a_target_forgets_nothing_before_it_has_everything() {
+    let mut source = with_documents(0);
+    let insert = |stmt_id: i32| {
+        let mut write = identified(1, insert_op(&doc! { "_id": stmt_id }));
+        write.statements = [Statement { stmt_id, op: insert_op(&doc! { "_id": stmt_id }) }].into();
+        write
+    };
+    source.write(insert(0));
+    source.write(insert(2_000));
+    let whole = HashRange { first: 0, last: u64::MAX };
+    let mut targets = [target(whole, &ShardKey::on_id(), &[ShardId(100)])];
+    let mut driver = Driver::begin(ShardId(100), &mut source, &ShardKey::on_id(), &mut targets);
+    while !driver.step(&source, &mut targets) {}
+    source.write(insert(4_000));
+    let expire = ShardCommand::ExpireSessions { before_wall_ms: i64::MAX };
+    let nothing = ShardReply::Expired { sessions: 0, done: true };
+    assert_eq!(targets[0].run(&expire).reply, Ok(nothing));
+    driver.finish(&mut source, &mut targets);
+    for stmt_id in [0, 2_000, 4_000] {
+        let again = only(targets[0].write(insert(stmt_id)));
+        assert!(again.repeated, "statement {stmt_id}: {again:?}");
+    }
 }
 
 #[test]

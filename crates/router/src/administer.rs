@@ -3,10 +3,14 @@
 //! Called by `wire` for whoever administers the cluster, on any node. Always holds: what is asked for is an entry of the
 //! catalog; the nodes do the rest (`reconcile`), and whoever asks again after a crash asks for nothing new.
 
-use base::{Code, Error, NodeId, Result};
+use base::{Code, Error, NodeId, Result, ShardId};
 use catalog::{Catalog, Command, NodeRecord, NodeState, ReplicaPlacement};
+use futures::{StreamExt, TryStreamExt};
 
 use crate::{OperationContext, Router};
+
+/// Shards that are asked for their primary at a time.
+const SHARDS_AT_A_TIME: usize = 64;
 
 /// How far a node is on its way out, or that it is not on one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,16 +40,19 @@ impl Router {
     }
 
     /// Takes a node out of the cluster that is empty or dead. On return it belongs to no group and may be switched off. Fails
-    /// with `NodeNotFound`, with `IllegalOperation` when it holds replicas or is the node that was asked, and with
-    /// `ConflictingOperationInProgress` (117) until another node has taken over its vote in the catalog.
+    /// with `NodeNotFound`, with `IllegalOperation` when it holds replicas that others do not do without, or is the node that was
+    /// asked, and with `ConflictingOperationInProgress` (117) until another node has taken over its vote in the catalog.
     pub async fn remove_node(&self, cx: &OperationContext, node: NodeId) -> Result<()> {
         if node == self.node {
             let message = "a node does not remove itself: ask another one to do it";
             return Err(Error::new(Code::ILLEGAL_OPERATION, message));
         }
         let catalog = self.catalog_now().await?;
-        if let Some(record) = catalog.node(node).filter(|record| record.is_member() && !record.dead) {
-            self.check_vote_taken_over(&catalog, record)?;
+        if let Some(record) = catalog.node(node).filter(|record| record.is_member()) {
+            match record.dead {
+                true => self.check_done_without(cx, &catalog, record).await?,
+                false => self.check_vote_taken_over(&catalog, record)?,
+            }
         }
         self.administer(Command::RemoveNode { node }).await?;
         let has_left = |catalog: &Catalog| {
@@ -98,8 +105,40 @@ impl Router {
         Err(Error::new(Code::CONFLICTING_OPERATION_IN_PROGRESS, message))
     }
 
+    /// Fails when a shard of which a dead node has a replica has no primary: the others may have nothing yet, or no majority
+    /// without this one.
+    async fn check_done_without(
+        &self,
+        cx: &OperationContext,
+        catalog: &Catalog,
+        dead: &NodeRecord,
+    ) -> Result<()> {
+        let held = catalog.replicas_on(dead.id).map(|(shard, _)| shard);
+        let kept: Vec<ShardId> = held.filter(|shard| catalog.kept(*shard).is_some()).collect();
+        let check = async |shard: ShardId| match self.confirmed_primary(cx, shard).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.code == Code::SHARD_NOT_FOUND => Ok(()),
+            Err(error) if error.code == Code::NOT_WRITABLE_PRIMARY => {
+                Err(Error::new(Code::ILLEGAL_OPERATION, without_primary(catalog, dead, shard)))
+            }
+            Err(error) => Err(error),
+        };
+        let asked = futures::stream::iter(kept.into_iter().map(check)).buffer_unordered(SHARDS_AT_A_TIME);
+        asked.try_for_each(|()| std::future::ready(Ok(()))).await
+    }
+
     fn votes_in_catalog(&self, node: NodeId) -> bool {
         let membership = self.catalog_replica().membership();
         membership.voters.iter().any(|voter| membership.nodes.get(voter) == Some(&node))
     }
+}
+
+fn without_primary(catalog: &Catalog, dead: &NodeRecord, shard: ShardId) -> String {
+    let namespace = catalog.placement(shard).map(|(record, _)| record.namespace.to_string());
+    format!(
+        "shard {shard} of {} has no primary without {name}, which may have data that no other node has: start {name} again, or \
+         drop the collection",
+        namespace.unwrap_or_default(),
+        name = dead.facts.name
+    )
 }

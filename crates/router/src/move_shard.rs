@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use base::{Code, Error, LogIndex, Namespace, NodeId, Result, ShardId};
 use catalog::{Catalog, Command, ReplicaPlacement, ShardPlacement};
+use tokio::time::timeout;
 
 use crate::catalog_access::unanswered;
 use crate::config_database::name_of;
@@ -47,7 +48,7 @@ impl Router {
         let record = self.existing_collection(namespace).await?;
         let placement = select(&record, selector)?.clone();
         if placement.replicas.iter().all(|replica| replica.node != to) {
-            let from = self.confirmed_primary(cx, &placement).await?;
+            let from = self.confirmed_primary(cx, placement.shard).await?;
             let (shard, cancels_seen) = (placement.shard, placement.cancels);
             self.change_catalog(Command::MoveReplica { shard, from, to, cancels_seen }).await?;
             self.await_catalog(cx, |catalog| outcome(catalog, shard, from, to)).await??;
@@ -107,13 +108,14 @@ impl Router {
     }
 
     /// The node of a shard's primary, as it says itself. Fails with `NotWritablePrimary` (10107) when there is none for as long
-    /// as commands are tried again.
-    async fn confirmed_primary(&self, cx: &OperationContext, placement: &ShardPlacement) -> Result<NodeId> {
-        let shard = placement.shard;
+    /// as commands are tried again, and with `ShardNotFound` (70).
+    pub(crate) async fn confirmed_primary(&self, cx: &OperationContext, shard: ShardId) -> Result<NodeId> {
         let mut attempts = Attempts::new(self);
         loop {
+            let catalog = self.catalog_copy();
+            let placement = catalog.kept(shard).ok_or_else(|| replaced(shard))?;
             match self.expected_primary(placement) {
-                Some(node) if self.shard_index(shard, node).await => return Ok(node),
+                Some(node) if self.is_primary_on(cx, shard, node).await => return Ok(node),
                 _ => self.primaries.lock().remove(&shard),
             };
             attempts.again(self, cx, no_primary(shard)).await?;
@@ -128,7 +130,7 @@ impl Router {
                 return Err(not_any_more(&catalog, shard, to));
             }
             let primary = self.expected_primary(placement);
-            if primary == Some(to) && self.shard_index(shard, to).await {
+            if primary == Some(to) && self.is_primary_on(cx, shard, to).await {
                 return Ok(());
             }
             if let Some(primary) = primary.filter(|_| look % LOOKS_PER_REQUEST == 0) {
@@ -144,12 +146,13 @@ impl Router {
         Ok(())
     }
 
-    /// Whether a node answers as the primary of a shard.
-    async fn shard_index(&self, shard: ShardId, node: NodeId) -> bool {
+    /// Whether a node answers as the primary of a shard. A group that sleeps wakes up for that.
+    async fn is_primary_on(&self, cx: &OperationContext, shard: ShardId, node: NodeId) -> bool {
+        let wait = ANSWER_TIMEOUT.min(Duration::from_millis(self.time_left_ms(cx)));
         if node == self.node {
-            return self.host.shard(shard).is_some_and(|replica| replica.is_leader());
+            return timeout(wait, self.shard_index_here(shard)).await.is_ok_and(|index| index.is_ok());
         }
-        self.peers.call(node, PeerRequest::ShardIndex(shard), ANSWER_TIMEOUT).await.is_ok()
+        self.peers.call(node, PeerRequest::ShardIndex(shard), wait).await.is_ok()
     }
 }
 

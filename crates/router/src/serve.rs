@@ -41,13 +41,7 @@ impl Router {
                 Ok(PeerReply::CatalogWrite(Box::new(reply)))
             }
             PeerRequest::CatalogIndex => index_of(&self.catalog_replica(), self).await.map(PeerReply::Index),
-            PeerRequest::ShardIndex(shard) => {
-                let replica = self.host.shard(shard).ok_or_else(|| not_here(shard))?;
-                let index = index_of(&replica, self).await?;
-                // Whoever asks waits for another replica to have that.
-                replica.announce_commit();
-                Ok(PeerReply::Index(index))
-            }
+            PeerRequest::ShardIndex(shard) => self.shard_index_here(shard).await.map(PeerReply::Index),
             PeerRequest::HandOver { shard, to } => {
                 let failed = |error| PeerFailure::Refused { error, primary: None };
                 self.hand_over_here(shard, to).await.map(PeerReply::Index).map_err(failed)
@@ -55,6 +49,15 @@ impl Router {
             PeerRequest::Status => Ok(PeerReply::Status(self.node_status().await)),
             PeerRequest::Loads => Ok(PeerReply::Status(self.loads_here().await)),
         }
+    }
+
+    /// What this node's replica of a shard has committed. Fails as stale when it does not lead.
+    pub(crate) async fn shard_index_here(&self, shard: ShardId) -> Result<LogIndex, PeerFailure> {
+        let replica = self.host.shard(shard).ok_or_else(|| not_here(shard))?;
+        let index = index_of(&replica, self).await?;
+        // Whoever asks waits for another replica to have that.
+        replica.announce_commit();
+        Ok(index)
     }
 
     /// Executes an operation on this node's replica of a shard; `None` where there is no such collection. A write goes to this

@@ -344,6 +344,13 @@ fn a_dead_node_is_removed_with_what_it_had_unless_nobody_else_has_that() {
     cluster.run(&Command::MoveReplica { shard, from: NodeId(1), to: NodeId(2), cancels_seen });
     assert_eq!(placed_on(&cluster, 100), [2]);
     assert_eq!(cluster.refusal(&Command::RemoveNode { node: NodeId(1) }), refusal);
+    // Nor has one on its way out again.
+    let mut cluster = Cluster::new(1, &[None; 2]).with_shards(&[nodes(&[1])]);
+    let replica = cluster.shards()[0].replicas[0].replica;
+    cluster.run(&Command::MoveReplica { shard, from: NodeId(1), to: NodeId(2), cancels_seen });
+    cluster.run(&Command::CancelMove { shard, replica, cancels_seen });
+    cluster.run(&Command::MarkDead { node: NodeId(1) });
+    assert_eq!(cluster.refusal(&Command::RemoveNode { node: NodeId(1) }), refusal);
 }
 
 #[test]

@@ -154,13 +154,15 @@ impl Catalog {
         Ok(())
     }
 
-    /// Whether a node other than this one has a shard's data. One that is to take the place of a replica which has not left yet
-    /// may have nothing.
+    /// Whether a node other than this one may have a shard's data. One that was to take the place of a replica which has not left
+    /// yet may have nothing, also when it is on its way out again.
     fn is_elsewhere(&self, shard: &ShardPlacement, node: NodeId) -> bool {
-        let takers: Vec<ReplicaId> = shard.leaving.iter().filter_map(|gone| shard.taker_of(gone)).collect();
-        let others =
-            shard.members().filter(|placed| placed.node != node && !takers.contains(&placed.replica));
-        let mut nodes = others.filter_map(|placed| self.nodes.get(&placed.node));
+        let takers: Vec<ReplicaId> = shard.leaving.iter().filter_map(|gone| gone.successor).collect();
+        let has_more = |placed: &&ReplicaPlacement| !takers.contains(&placed.replica);
+        let leaving = shard.leaving.iter().filter(|gone| gone.successor.is_some());
+        let others = shard.replicas.iter().chain(leaving).filter(has_more);
+        let mut nodes =
+            others.filter(|placed| placed.node != node).filter_map(|placed| self.nodes.get(&placed.node));
         nodes.any(|other| other.is_member() && !other.dead)
     }
 

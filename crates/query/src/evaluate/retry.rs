@@ -21,7 +21,14 @@ const EXPIRE_MAX: usize = 10_000;
 
 /// Removes what is known of transactions whose last write was before `before_wall_ms`. With the last record that was taken
 /// over, the shards that they came from are forgotten.
+///
+/// While a shard receives it may have the oldest part of a transaction without the newest, and what it removed would not come
+/// again. What its sources remove it is told to remove.
 pub(super) fn expire(state: &ShardState, reader: &dyn Reader, before_wall_ms: i64) -> Result<Evaluation> {
+    if !state.receiving.is_empty() {
+        let nothing = ShardReply::Expired { sessions: 0, done: true };
+        return Ok(with_state(state, state.clone(), KvBatch::default(), nothing));
+    }
     let mut expiry = Expiry { before_wall_ms, batch: KvBatch::default(), taken_left: false };
     let (mut session, mut done) = (Vec::new(), true);
     for entry in reader.scan(encoding::retry_range(), Direction::Forward) {
@@ -40,7 +47,7 @@ pub(super) fn expire(state: &ShardState, reader: &dyn Reader, before_wall_ms: i6
     expiry.take(&mut session);
     let sessions = expiry.batch.ops.len() as u64;
     let mut new = state.clone();
-    if done && !expiry.taken_left && state.receiving.is_empty() {
+    if done && !expiry.taken_left {
         new.origins.clear();
     }
     Ok(with_state(state, new, expiry.batch, ShardReply::Expired { sessions, done }))

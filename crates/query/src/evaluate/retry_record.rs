@@ -46,6 +46,24 @@ struct Run {
     position: Option<Bytes>,
 }
 
+impl Run {
+    fn last(&self) -> i32 {
+        let count = i32::try_from(self.count).unwrap_or(i32::MAX);
+        self.first.saturating_add(count.saturating_sub(1))
+    }
+
+    /// The same, cut where pages end.
+    fn by_page(&self) -> Vec<Run> {
+        let mut parts: Vec<Run> = Vec::new();
+        for number in page_of(self.first)..=page_of(self.last()) {
+            let first = self.first.max(number * PAGE_STATEMENTS);
+            let last = self.last().min(number * PAGE_STATEMENTS + (PAGE_STATEMENTS - 1));
+            parts.push(Run { first, count: last.abs_diff(first) + 1, ..self.clone() });
+        }
+        parts
+    }
+}
+
 /// What is stored under one key.
 pub(super) struct RetryPage {
     /// The transaction number.
@@ -70,7 +88,24 @@ impl RetryRecord {
     pub(super) fn of_page(number: i32, page: RetryPage) -> RetryRecord {
         let says_more = (number == 0).then_some(page.has_more);
         let pages = BTreeMap::from([(number, page.runs)]);
-        RetryRecord { txn: page.txn, pages, changed: BTreeSet::new(), says_more }
+        let mut record = RetryRecord { txn: page.txn, pages, changed: BTreeSet::new(), says_more };
+        record.part_first_page();
+        record
+    }
+
+    /// Before there were pages, the first held all statements.
+    fn part_first_page(&mut self) {
+        let reaches_out = |run: &Run| page_of(run.first) != 0 || page_of(run.last()) != 0;
+        let Some(runs) = self.pages.get(&0).filter(|runs| runs.iter().any(reaches_out)).cloned() else {
+            return;
+        };
+        self.pages.clear();
+        for part in runs.iter().flat_map(Run::by_page) {
+            let number = page_of(part.first);
+            self.changed.insert(number);
+            Arc::make_mut(self.pages.entry(number).or_default()).push(part);
+        }
+        self.changed.insert(0);
     }
 
     /// Reads the session's newest record.
@@ -452,6 +487,35 @@ mod tests {
         assert!(mean < 512, "a write stored {mean} bytes on average");
         let back = stored.read();
         assert!((0..100_000).all(|stmt_id| back.outcome(stmt_id).is_some() == (stmt_id % 12 == 0)));
+    }
+
+    #[test]
+    fn a_record_that_was_stored_before_there_were_pages_is_read_as_pages() {
+        let (page, outcome) = (PAGE_STATEMENTS, Outcome::Deleted { deleted: 7, document: None });
+        let run = |first, count, position| Run { first, count, outcome: outcome.clone(), position };
+        let position = Bytes::from_static(b"k7");
+        let count = u32::try_from(3 * page).expect("small");
+        let runs = Arc::new(vec![run(5, count, None), run(4 * page, 1, Some(position.clone()))]);
+        let old = RetryPage { txn: 1, wall_ms: 0, has_more: false, runs };
+        let mut stored = Stored::default();
+        stored.pairs.insert(encoding::retry_key(SESSION, 0).into(), old.encode());
+        let check = |record: &RetryRecord| {
+            for known in [5, page - 1, page, 2 * page, 3 * page + 4] {
+                assert_eq!(
+                    (record.outcome(known), record.position(known)),
+                    (Some(&outcome), None),
+                    "{known}"
+                );
+            }
+            assert_eq!(record.position(4 * page), Some(&position));
+            for unknown in [4, 3 * page + 5, 4 * page + 1] {
+                assert_eq!(record.outcome(unknown), None, "{unknown}");
+            }
+        };
+        let mut record = stored.read();
+        check(&record);
+        assert_eq!(stored.store(&mut record, 1), [0, 1, 2, 3, 4]);
+        check(&stored.read());
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! A collection that nobody asks for: its replicas sleep, and must wake when the node of their leader dies.
+//! A collection that nobody asks for: its replicas sleep, and must wake when the node of their leader dies, and when their shard
+//! is to move.
 //!
 //! Called at the end of a run, once all is well. Always holds: the node comes back.
 
@@ -9,11 +10,11 @@ use base::{Code, NodeId, ShardId};
 use bson::doc;
 use futures::future::BoxFuture;
 use router::command::FindCommand;
-use router::{OperationContext, Router};
+use router::{OperationContext, Router, ShardSelector};
 
 use super::check;
 use super::client::{encode, namespace};
-use crate::rpc::call_router;
+use crate::rpc::{NoAnswer, call_router};
 use crate::world::World;
 use crate::{faults, groups};
 
@@ -31,7 +32,7 @@ const ATTEMPTS_MAX: u64 = 3;
 /// How long each is waited for, in milliseconds.
 const PATIENCE_MS: u64 = 40_000;
 
-/// Ends the node that leads the collection's shard while the group sleeps, and reads.
+/// While the group sleeps, moves its primary, or ends the node that has it and reads.
 pub(super) async fn check(world: &Arc<World>) {
     if world.members().len() < 3 || !world.chance(30) {
         return;
@@ -43,6 +44,9 @@ pub(super) async fn check(world: &Arc<World>) {
     let Some(leader) = await_leader(world).await else {
         return world.violation("the quiet collection has no leader");
     };
+    if world.chance(30) {
+        return move_primary(world, leader).await;
+    }
     let place = world.node(leader);
     let _busy = place.busy.lock().await;
     world.schedule(&format!("{leader}: ends while its groups sleep"));
@@ -56,6 +60,27 @@ pub(super) async fn check(world: &Arc<World>) {
         world.violation("the quiet collection does not wake when its leader is gone");
     }
     faults::start(world, leader).await;
+}
+
+/// Brings the primary to a node, which may have it already, through one that may have it too.
+async fn move_primary(world: &Arc<World>, leader: NodeId) {
+    let (through, to) = (world.pick(&[leader, world.pick(&world.members())]), world.pick(&world.members()));
+    let Some(record) = check::catalog(world).and_then(|catalog| catalog.node(to).cloned()) else { return };
+    let (shard, name) = (ShardSelector::Hash(0), record.facts.name.clone());
+    let work = |router: Arc<Router>| -> BoxFuture<'static, base::Result<()>> {
+        let cx = OperationContext::default();
+        Box::pin(async move { router.move_shard(&cx, &namespace(QUIET), &shard, &name).await })
+    };
+    let answer = call_router(world, through, PATIENCE_MS, work).await;
+    let what = format!("the quiet collection moves from {leader} to {to} through {through}: {answer:?}");
+    world.trace(&what);
+    match answer {
+        Ok(()) => {}
+        // Nothing may move there now, or something else moves.
+        Err(NoAnswer::Refused(error))
+            if matches!(error.code, Code::ILLEGAL_OPERATION | Code::CONFLICTING_OPERATION_IN_PROGRESS) => {}
+        Err(_) => world.violation(what),
+    }
 }
 
 /// The node of the leader. Messages that overtake each other can wake replicas whose leader goes on sleeping; they elect another.
