@@ -158,9 +158,9 @@ impl Catalog {
     /// yet may have nothing, also when it is on its way out again.
     fn is_elsewhere(&self, shard: &ShardPlacement, node: NodeId) -> bool {
         let takers: Vec<ReplicaId> = shard.leaving.iter().filter_map(|gone| gone.successor).collect();
-        let has_more = |placed: &&ReplicaPlacement| !takers.contains(&placed.replica);
+        let is_no_taker = |placed: &&ReplicaPlacement| !takers.contains(&placed.replica);
         let leaving = shard.leaving.iter().filter(|gone| gone.successor.is_some());
-        let others = shard.replicas.iter().chain(leaving).filter(has_more);
+        let others = shard.replicas.iter().chain(leaving).filter(is_no_taker);
         let mut nodes =
             others.filter(|placed| placed.node != node).filter_map(|placed| self.nodes.get(&placed.node));
         nodes.any(|other| other.is_member() && !other.dead)
