@@ -1,7 +1,8 @@
 //! `moveChunk`: a shard's primary brought to another node.
 //!
 //! Called by `wire`; `serve` does for other nodes what only the primary's node can. Always holds: the shard has as many replicas
-//! during the move as before; who asks again for a move that was made asks for nothing new.
+//! during the move as before; who asks again for a move that was made asks for nothing new; what others move meanwhile, the balancer
+//! among them, makes a move wait, and never fail.
 
 use std::time::Duration;
 
@@ -34,9 +35,10 @@ impl Router {
         })
     }
 
-    /// Makes the replica of a shard on `to` its primary. Where there is none, the one on the primary's node moves there first. On
-    /// return the new primary leads, as this node knows. Fails with `NodeNotFound` (74), `ShardNotFound` (70), and as the
-    /// catalog's `MoveReplica` does.
+    /// Makes the replica of a shard on `to` its primary. Where there is none, the one on the primary's node moves there first, once
+    /// no other replica of the shard is on its way. On return the new primary leads, as this node knows. Fails with
+    /// `NodeNotFound` (74), `ShardNotFound` (70), with `IllegalOperation` (20) when the node may have none, and with `Interrupted`
+    /// (11601) when a move of the shard is called off meanwhile.
     pub async fn move_shard(
         &self,
         cx: &OperationContext,
@@ -46,14 +48,36 @@ impl Router {
     ) -> Result<()> {
         let to = self.node_named(to).await?;
         let record = self.existing_collection(namespace).await?;
-        let placement = select(&record, selector)?.clone();
-        if placement.replicas.iter().all(|replica| replica.node != to) {
-            let from = self.confirmed_primary(cx, placement.shard).await?;
-            let (shard, cancels_seen) = (placement.shard, placement.cancels);
-            self.change_catalog(Command::MoveReplica { shard, from, to, cancels_seen }).await?;
-            self.await_catalog(cx, |catalog| outcome(catalog, shard, from, to)).await??;
+        let &ShardPlacement { shard, cancels, .. } = select(&record, selector)?;
+        loop {
+            let catalog = self.catalog_now().await?;
+            let placement = catalog.kept(shard).ok_or_else(|| replaced(shard))?;
+            let is_there = is_placed_on(placement, to);
+            if !is_there && placement.cancels != cancels {
+                return Err(called_off(shard));
+            } else if has_to_wait(placement, to) {
+                let is_waiting =
+                    |now: &ShardPlacement| now.cancels == placement.cancels && has_to_wait(now, to);
+                let is_over = |now: &Catalog| (!now.kept(shard).is_some_and(is_waiting)).then_some(());
+                self.await_catalog(cx, is_over).await?;
+            } else if !is_there {
+                self.begin_move(cx, placement, to).await?;
+            } else if self.await_primary_on(cx, shard, to).await? {
+                return Ok(());
+            }
+            cx.check(self.clock.monotonic())?;
         }
-        self.await_primary_on(cx, placement.shard, to).await
+    }
+
+    /// Has the replica on the primary's node move to another. Does nothing when the shard's replicas turn out to be others by then
+    /// than these.
+    async fn begin_move(&self, cx: &OperationContext, seen: &ShardPlacement, to: NodeId) -> Result<()> {
+        let (shard, cancels_seen) = (seen.shard, seen.cancels);
+        let from = self.confirmed_primary(cx, shard).await?;
+        let begun = self.change_catalog(Command::MoveReplica { shard, from, to, cancels_seen }).await;
+        let Err(refusal) = begun else { return Ok(()) };
+        let is_as_seen = self.catalog_now().await?.kept(shard) == Some(seen);
+        if is_as_seen { Err(refusal) } else { Ok(()) }
     }
 
     /// Calls off the move of a shard's replica that is under way: the replica stays where it is. Returns the name of its node.
@@ -122,16 +146,17 @@ impl Router {
         }
     }
 
-    async fn await_primary_on(&self, cx: &OperationContext, shard: ShardId, to: NodeId) -> Result<()> {
+    /// Returns once the primary of a shard is on `to`, or the shard has no replica there any more: whether it is.
+    async fn await_primary_on(&self, cx: &OperationContext, shard: ShardId, to: NodeId) -> Result<bool> {
         for look in 0_u32.. {
             let catalog = self.catalog_copy();
             let placement = catalog.kept(shard).ok_or_else(|| replaced(shard))?;
             if !is_placed_on(placement, to) {
-                return Err(not_any_more(&catalog, shard, to));
+                return Ok(false);
             }
             let primary = self.expected_primary(placement);
             if primary == Some(to) && self.is_primary_on(cx, shard, to).await {
-                return Ok(());
+                return Ok(true);
             }
             if let Some(primary) = primary.filter(|_| look % LOOKS_PER_REQUEST == 0) {
                 // One that cannot is asked again: it may not have heard yet that it leads, or that it leads no more.
@@ -143,7 +168,7 @@ impl Router {
             cx.check(self.clock.monotonic())?;
             tokio::time::sleep(POLL).await;
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Whether a node answers as the primary of a shard. A group that sleeps wakes up for that.
@@ -165,20 +190,17 @@ fn replaced(shard: ShardId) -> Error {
     Error::new(Code::SHARD_NOT_FOUND, message)
 }
 
-/// A move has been called off, or goes to another node because this one is gone.
-fn not_any_more(catalog: &Catalog, shard: ShardId, to: NodeId) -> Error {
-    let name = name_of(catalog, to);
-    let message =
-        format!("{shard} is not to move to {name} any more: that was called off, or the node is gone");
-    Error::new(Code::INTERRUPTED, message)
+fn called_off(shard: ShardId) -> Error {
+    Error::new(Code::INTERRUPTED, format!("a move of {shard} was called off meanwhile"))
 }
 
-/// What has become of a move, once it is over: a node's replica of a shard has been replaced by one on another, or there shall
-/// be none on that one any more.
-fn outcome(catalog: &Catalog, shard: ShardId, from: NodeId, to: NodeId) -> Option<Result<()>> {
-    let Some(placement) = catalog.kept(shard) else { return Some(Err(replaced(shard))) };
-    if placement.members().all(|replica| replica.node != from) {
-        return Some(Ok(()));
+/// Whether a replica of a shard is on its way that has to arrive before the primary can be brought to a node: the one on the node,
+/// or where there is none, any.
+fn has_to_wait(placement: &ShardPlacement, to: NodeId) -> bool {
+    match placement.replicas.iter().find(|replica| replica.node == to) {
+        Some(there) => {
+            placement.leaving.iter().any(|leaving| placement.taker_of(leaving) == Some(there.replica))
+        }
+        None => !placement.leaving.is_empty(),
     }
-    (!is_placed_on(placement, to)).then(|| Err(not_any_more(catalog, shard, to)))
 }

@@ -295,6 +295,8 @@ impl<M: StateMachine> Owner<M> {
 
     fn propose_change(&mut self, from: &Membership, changes: &[MemberChange]) -> base::Result<LogIndex> {
         let refused = |message: &str| Error::new(Code::CONFLICTING_OPERATION_IN_PROGRESS, message);
+        // What came before this in the same turn may have ended the term.
+        self.note_role();
         let may_change = self.may_evaluate();
         #[cfg(feature = "bugs")]
         let may_change = may_change || self.is_hasty();

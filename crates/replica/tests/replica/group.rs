@@ -6,7 +6,7 @@
 //! `linger N MS` makes the next command on node N take as long to evaluate; `drop N` drops node N's replica; `run MS` lets
 //! time pass; `send N COMMAND..` gives commands to node N's replica, `read N KEY` reads there as clients do and
 //! `read-behind N KEY` whatever it has; `add N NEW`, `promote N OLD`, `demote N OLD`, `remove N OLD` change the membership
-//! through node N, `replace N OLD NEW` both at once, `transfer N TO` hands over; `heard N` says which members
+//! through node N, `replace N OLD NEW` both at once, `remove-later N OLD MS` that much later; `transfer N TO` hands over; `heard N` says which members
 //! node N relies on, and `stir N` wakes its group; `status` says how things are.
 
 use std::collections::BTreeSet;
@@ -116,6 +116,10 @@ impl Runner for Trace {
             ("remove", [number, old]) => {
                 self.change(node(number)?, vec![MemberChange::Remove(Cluster::replica_on(node(old)?))]);
             }
+            ("remove-later", [number, old, ms]) => {
+                let changes = vec![MemberChange::Remove(Cluster::replica_on(node(old)?))];
+                self.change_later(node(number)?, changes, Duration::from_millis(ms.parse()?));
+            }
             ("replace", [number, old, new]) => {
                 let (old, new) = (Cluster::replica_on(node(old)?), Cluster::replica_on(node(new)?));
                 self.change(node(number)?, vec![MemberChange::Promote(new), MemberChange::Remove(old)]);
@@ -170,13 +174,22 @@ impl Trace {
     }
 
     fn change(&mut self, node: NodeId, changes: Vec<MemberChange>) {
+        self.change_later(node, changes, Duration::ZERO);
+    }
+
+    /// What arrives at that time is there before.
+    fn change_later(&mut self, node: NodeId, changes: Vec<MemberChange>, later: Duration) {
         let handle = self.cluster.handle(node);
         let text = format!("{node}: {changes:?}");
-        let client = self.runtime.spawn(async move {
+        let change = async move {
             match handle.change_membership(handle.membership(), changes).await {
                 Ok(index) => format!("committed as {index}"),
                 Err(error) => error.to_string(),
             }
+        };
+        let client = self.runtime.spawn(async move {
+            tokio::time::sleep(later).await;
+            tokio::spawn(change).await.expect("clients do not panic")
         });
         self.clients.push((text, client));
     }

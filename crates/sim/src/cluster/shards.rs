@@ -156,7 +156,13 @@ async fn move_and_call_off(world: &Arc<World>) {
         Box::pin(async move { router.move_shard(&cx, &namespace(THINGS), &shard, &name).await })
     };
     let what = format!("move {selector:?} to {to} through {node}, for {wait_ms} ms");
-    settle(world, &what, call_router(world, node, PATIENCE_MS, work).await);
+    let answer = call_router(world, node, PATIENCE_MS, work).await;
+    if let Err(NoAnswer::Refused(error)) = &answer
+        && error.code == Code::CONFLICTING_OPERATION_IN_PROGRESS
+    {
+        world.violation(format!("{what} was answered {error}: a move waits for others"));
+    }
+    settle(world, &what, answer);
     if calls_off {
         let node = world.pick(&world.members());
         let work = |router: Arc<Router>| -> BoxFuture<'static, Result<()>> {

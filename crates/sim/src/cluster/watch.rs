@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::{CollectionId, Epoch, NodeId, ShardId, Term};
+use base::{CollectionId, Epoch, LogIndex, NodeId, ShardId, Term};
 use catalog::{Catalog, CollectionRecord};
 
 use crate::groups;
@@ -26,8 +26,9 @@ type Owned = Vec<(ShardId, u64, u64)>;
 pub(super) struct Watch {
     maps: BTreeMap<(CollectionId, Epoch), Owned>,
     newest: BTreeMap<(NodeId, u64, CollectionId), Epoch>,
-    /// Groups that have had all their voters, with how many these were, and the newest term in which they had.
-    complete: BTreeMap<ShardId, (Term, usize)>,
+    /// Groups that have had all their voters, with how many these were, and what their leader had committed when they had, in the
+    /// newest such term.
+    complete: BTreeMap<ShardId, (Term, LogIndex, usize)>,
 }
 
 impl Watch {
@@ -92,9 +93,10 @@ impl Watch {
             let membership = member.membership();
             let joint = membership.is_joint().then_some(membership.voters_outgoing.len());
             let voters = membership.voters.len().min(joint.unwrap_or(usize::MAX));
-            let (term, floor) = self.complete.entry(shard).or_insert((Term(0), 0));
-            // One that stands still may not have heard yet that others have elected another, and what that one has changed.
-            if status.term < *term {
+            let (term, commit, floor) = self.complete.entry(shard).or_insert((Term(0), LogIndex(0), 0));
+            // One that stands still may not have heard yet that others have elected another, and what that one has changed; one that
+            // was just elected may not know yet how much of what it has is committed.
+            if status.term < *term || status.commit < *commit {
                 continue;
             }
             if voters < (*floor).min(wanted) {
@@ -105,7 +107,7 @@ impl Watch {
             let placed = catalog.placed(shard).unwrap_or_default().iter().map(|placed| placed.replica);
             let is_settled = placed.collect::<BTreeSet<_>>() == membership.nodes.keys().copied().collect();
             if is_settled && !voters.is_multiple_of(2) {
-                (*term, *floor) = (status.term, (*floor).max(voters));
+                (*term, *commit, *floor) = (status.term, status.commit, (*floor).max(voters));
             }
         }
     }
