@@ -202,6 +202,7 @@ impl Catalog {
             ReshardStep::Abort { failure } => abort(&mut record, failure),
             ReshardStep::Pause { paused } => pause(&mut record, *paused),
         }
+        forget_retired(&mut record, |placed| self.is_on_former_node(placed));
         put_collection(batch, &record);
         Reply::Done
     }

@@ -409,7 +409,7 @@ impl Catalog {
             batch.put(COUNTERS_KEY, encode(&counters));
             let mut record = record.as_ref().clone();
             record.state = CollectionState::Dropping;
-            put_collection(batch, &record);
+            nodes::forget_replicas(batch, &mut record, |placed| self.is_on_former_node(placed));
             return Reply::Collection(Box::new(record));
         }
         Reply::Done

@@ -63,6 +63,7 @@ impl Copy {
             range: state.hash_range,
             shard_key: state.shard_key.clone(),
             counts: true,
+            counted: state.origins.iter().filter(|origin| origin.counts).map(|origin| origin.shard).collect(),
         };
         let all = state.origins.iter().cloned().chain([own]);
         all.map(|origin| Origin { counts: origin.counts && position == 0, ..origin }).collect()

@@ -119,6 +119,9 @@ pub struct Origin {
     pub shard_key: ShardKey,
     /// Whether what its statements of many documents counted is counted here. Elsewhere it is known only to be done.
     pub counts: bool,
+    /// The shards before it whose statements of many documents it counted: what it says of a statement contains what they say.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub counted: Vec<ShardId>,
 }
 
 impl Origin {
@@ -303,7 +306,13 @@ mod tests {
             reached,
         });
         let shard_key = ShardKey::on_id();
-        state.origins.push(Origin { shard: ShardId(6), range: HashRange::WHOLE, shard_key, counts: true });
+        state.origins.push(Origin {
+            shard: ShardId(6),
+            range: HashRange::WHOLE,
+            shard_key,
+            counts: true,
+            counted: Vec::new(),
+        });
         assert_eq!(ShardState::decode(&state.encode()).expect("intact"), state);
         assert!(ShardState::decode(&state.encode()[..10]).is_err());
     }

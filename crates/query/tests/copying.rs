@@ -307,21 +307,54 @@ fn shards_that_merge_bring_their_parts_of_a_statement_along() {
     // One of the two shards was done with its part, the other was not reached.
     let op = update_many(&parts[0]);
     parts[0].write(identified(3, op));
-    let key = ShardKey::on_id();
-    let mut whole = [target(HashRange::WHOLE, &key, &[ShardId(101), ShardId(102)])];
-    for (part, shard) in parts.iter_mut().zip([ShardId(101), ShardId(102)]) {
+    let mut whole = merge(&mut parts);
+    assert!(whole.state().serves());
+    let op = update_many(&whole);
+    assert_eq!(matched(&mut whole, identified(3, op)), 20);
+    assert!(whole.documents().iter().all(|document| document.get_i32("n").ok() == Some(1)));
+}
+
+/// What a part says of a statement may contain what the shard before it said.
+#[test]
+fn a_statement_that_goes_on_in_the_parts_of_a_shard_is_counted_once_when_they_merge() {
+    for gone_on in [&[0_usize, 1][..], &[0], &[1], &[]] {
+        let mut source = with_documents(20);
+        let mut first_half = update_many(&source);
+        if let WriteOp::Update { candidates, .. } = &mut first_half {
+            candidates.keys.truncate(10);
+            candidates.more = true;
+        }
+        source.write(identified(1, first_half));
+        let mut parts = split(&mut source);
+        for part in gone_on {
+            let op = update_many(&parts[*part]);
+            parts[*part].write(identified(1, op));
+        }
+        let mut whole = merge(&mut parts);
+        for _ in 0..2 {
+            let op = update_many(&whole);
+            assert_eq!(matched(&mut whole, identified(1, op)), 20, "it went on in {gone_on:?}");
+        }
+        assert!(whole.documents().iter().all(|document| document.get_i32("n").ok() == Some(1)));
+    }
+}
+
+/// Makes one shard of the two halves of one, 101 and 102.
+fn merge(parts: &mut [Shard]) -> Shard {
+    let (key, numbers) = (ShardKey::on_id(), [ShardId(101), ShardId(102)]);
+    let mut whole = [target(HashRange::WHOLE, &key, &numbers)];
+    for (part, shard) in parts.iter_mut().zip(numbers) {
         let mut driver = Driver::begin(shard, part, &key, &mut whole);
         while !driver.step(part, &mut whole) {}
         driver.finish(part, &mut whole);
     }
-    let [whole] = &mut whole;
-    assert!(whole.state().serves());
-    let op = update_many(whole);
-    let Ok(Outcome::Updated { matched, .. }) = only(whole.write(identified(3, op))).outcome else {
-        panic!("updated")
-    };
-    assert_eq!(matched, 20);
-    assert!(whole.documents().iter().all(|document| document.get_i32("n").ok() == Some(1)));
+    let [whole] = whole;
+    whole
+}
+
+fn matched(shard: &mut Shard, write: WriteRequest) -> u64 {
+    let Ok(Outcome::Updated { matched, .. }) = only(shard.write(write)).outcome else { panic!("updated") };
+    matched
 }
 
 #[test]

@@ -8,12 +8,15 @@ use std::sync::Arc;
 use base::{Code, Error, Namespace, ReshardId, Result, ShardId};
 use bson::{Bson, Document};
 use catalog::{
-    Catalog, CollectionRecord, Command, Failure, HashSpan, Reply, ReshardPlan, ReshardStep, ShardPlacement,
+    Catalog, CollectionRecord, Command, Failure, HashSpan, IndexState, Reply, ReshardPlan, ReshardStep,
+    ShardPlacement,
 };
 use document::shard_key::SHARD_KEY_FIELDS_MAX;
 
 use crate::{OperationContext, Router};
 
+/// The token of what nobody asked for.
+const BALANCER_TOKEN: u64 = 0;
 /// Shards that one command may ask for.
 const SHARDS_MAX: u32 = 8_192;
 
@@ -165,7 +168,7 @@ impl Router {
         Ok(())
     }
 
-    /// Has the catalog begin a reshard by a plan, and waits for its end.
+    /// Has the catalog begin a reshard by a plan, once one that the balancer has begun is over, and waits for its end.
     async fn reshard(
         &self,
         cx: &OperationContext,
@@ -175,19 +178,44 @@ impl Router {
         self.check_room()?;
         let record = self.existing_collection(namespace).await?;
         // An answer may be lost: what is sent again begins nothing new.
-        let token = self.entropy.next_u64() >> 1;
-        let begun = self
-            .change_seen_catalog(|catalog| {
-                let now = catalog.collection(record.id);
-                let now = now.ok_or_else(|| Error::new(Code::NAMESPACE_NOT_FOUND, "ns not found"))?;
-                let (collection, reshards_seen) = (now.id, now.reshards);
-                let plan = ReshardPlan { token, ..plan(catalog, now)? };
-                Ok(Command::BeginReshard { collection, reshards_seen, plan })
-            })
-            .await?;
-        match begun {
-            Reply::Reshard(id) => self.await_reshard(cx, &record, id).await,
-            _ => Ok(()),
+        let token = (self.entropy.next_u64() >> 1).max(BALANCER_TOKEN + 1);
+        let command = |catalog: &Catalog| {
+            let now = catalog.collection(record.id);
+            let now = now.ok_or_else(|| Error::new(Code::NAMESPACE_NOT_FOUND, "ns not found"))?;
+            let (collection, reshards_seen) = (now.id, now.reshards);
+            let plan = ReshardPlan { token, ..plan(catalog, now)? };
+            Ok(Command::BeginReshard { collection, reshards_seen, plan })
+        };
+        loop {
+            match self.change_seen_catalog(&command).await {
+                Ok(Reply::Reshard(id)) => return self.await_reshard(cx, &record, id).await,
+                Ok(_) => return Ok(()),
+                Err(refusal) if refusal.code == Code::CONFLICTING_OPERATION_IN_PROGRESS => {
+                    if !self.await_balancer(cx, &record).await? {
+                        return Err(refusal);
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Returns once no reshard of the balancer stands in the way of another one: whether nothing does.
+    async fn await_balancer(&self, cx: &OperationContext, record: &Arc<CollectionRecord>) -> Result<bool> {
+        let catalog = self.catalog_now().await?;
+        let Some(now) = catalog.collection(record.id) else { return Ok(true) };
+        match &now.reshard {
+            Some(reshard) if reshard.token == BALANCER_TOKEN => {
+                // However that ends, its shards can be cut again then.
+                if let Err(error) = self.await_reshard(cx, record, reshard.id).await {
+                    tracing::debug!(%error, "the balancer's cutting of shards has failed");
+                }
+                cx.check(self.clock.monotonic())?;
+                Ok(true)
+            }
+            Some(_) => Ok(false),
+            // It has just ended, unless an index is being built.
+            None => Ok(now.indexes.iter().all(|(_, state)| *state != IndexState::Building)),
         }
     }
 

@@ -1,7 +1,7 @@
 //! How the cluster is: its nodes, its shards, and how far each replica is.
 //!
 //! Called by `serve` for other nodes and by `wire` for clients. Always holds: a node that does not answer within a second is
-//! reported as such, and holds nobody up longer.
+//! reported as such, and holds nobody up longer; what is placed where is as of now, if the catalog's leader answers within a second.
 
 use std::time::Duration;
 
@@ -22,7 +22,9 @@ impl Router {
     /// `health` and, where it answered, `replicas`), and `shards` with their placements, and
     /// `reshards`: the cutting of shards that is under way.
     pub async fn cluster_status(&self) -> Document {
-        let catalog = self.catalog_copy();
+        // Where the catalog has no leader, what this node knows is better than nothing.
+        let as_of_now = tokio::time::timeout(ANSWER_TIMEOUT, self.catalog_now()).await;
+        let catalog = as_of_now.ok().and_then(Result::ok).unwrap_or_else(|| self.catalog_copy());
         let nodes: Vec<_> = catalog.nodes().filter(|node| node.is_member()).cloned().collect();
         let asked = nodes.iter().map(|node| self.ask_status(node.id));
         let answers = futures::future::join_all(asked).await;

@@ -26,6 +26,9 @@ pub(crate) use nodes::{begin, facts, router};
 /// Runs a cluster from its founding to the checks at its end.
 pub(crate) async fn run(world: &Arc<World>) {
     nodes::form(world).await;
+    if world.chance(50) {
+        faults::hurry_death(world).await;
+    }
     let layout = shards::Layout::draw(world);
     let mut watch = watch::Watch::default();
     let working = async {

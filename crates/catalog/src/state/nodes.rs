@@ -154,6 +154,12 @@ impl Catalog {
         Ok(())
     }
 
+    /// Whether a replica's node belongs to the cluster no more. It may be placed still until the others of its group have taken it out
+    /// of that; it will never say that it is gone.
+    pub(crate) fn is_on_former_node(&self, placed: &ReplicaPlacement) -> bool {
+        self.nodes.get(&placed.node).is_none_or(|node| !node.is_member())
+    }
+
     /// Whether a node other than this one may have a shard's data. One that was to take the place of a replica which has not left
     /// yet may have nothing, also when it is on its way out again.
     fn is_elsewhere(&self, shard: &ShardPlacement, node: NodeId) -> bool {

@@ -433,6 +433,48 @@ fn a_node_that_comes_back_empty_has_nothing_of_the_shards_that_were_replaced() {
     assert!(!held.contains(&2), "{held:?}");
 }
 
+/// A dead node is taken out of the cluster; its replicas have not left their groups yet.
+fn remove_dead_node(catalog: &mut Catalog) {
+    for command in [Command::MarkDead { node: NodeId(3) }, Command::RemoveNode { node: NodeId(3) }] {
+        run(catalog, &command).expect("removed");
+    }
+    assert_eq!(nodes_of(record(catalog).shard_map.shards[0].leaving.iter()), [3]);
+}
+
+fn nodes_of<'p>(placed: impl Iterator<Item = &'p ReplicaPlacement>) -> Vec<u32> {
+    placed.map(|placed| placed.node.get()).collect()
+}
+
+#[test]
+fn nothing_is_waited_for_that_a_removed_node_had_of_shards_that_are_replaced_or_given_up_later() {
+    let mut catalog = three_nodes();
+    begin(&mut catalog, &[100], 2).expect("begun");
+    remove_dead_node(&mut catalog);
+    let failure = Failure::new(&Error::new(Code::INTERRUPTED, "somebody said so"));
+    step(&mut catalog, ReshardStep::Abort { failure });
+    let given_up = record(&catalog).retired;
+    assert_eq!(nodes_of(given_up.iter().flat_map(ShardPlacement::members)), [2, 1, 1, 2]);
+    begin(&mut catalog, &[100], 2).expect("begun");
+    finish(&mut catalog, &[100]);
+    let replaced = record(&catalog).retired.pop().expect("there");
+    assert_eq!((replaced.shard, nodes_of(replaced.members())), (ShardId(100), vec![1, 2]));
+}
+
+#[test]
+fn nothing_is_waited_for_that_a_removed_node_had_of_a_collection_that_is_dropped_later() {
+    let mut catalog = three_nodes();
+    remove_dead_node(&mut catalog);
+    let before = record(&catalog);
+    let dropped = run(&mut catalog, &Command::DropCollection { collection: before.id }).expect("dropped");
+    let Reply::Collection(dropped) = dropped else { panic!("it is answered as it is dropped") };
+    for placed in dropped.all_shards().flat_map(|shard| shard.members()) {
+        run(&mut catalog, &Command::ReplicaGone { collection: before.id, replica: placed.replica })
+            .expect("gone");
+    }
+    assert_eq!(nodes_of(dropped.all_shards().flat_map(|shard| shard.members())), [1, 2]);
+    assert!(catalog.collection(before.id).is_none());
+}
+
 #[test]
 fn a_dropped_collection_is_forgotten_when_the_last_node_that_has_of_it_comes_back_empty() {
     let mut catalog = three_nodes();

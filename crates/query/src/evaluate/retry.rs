@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use base::SessionId;
+use base::{SessionId, ShardId};
 use bytes::Bytes;
 use storage::{Direction, KvBatch, Result};
 
@@ -152,8 +152,10 @@ impl<'a> Remembered<'a> {
             after,
             elsewhere: Vec::new(),
         };
-        // The own record, once there is one, has counted what the others had.
+        // The own record, once there is one, has counted what the others had, as theirs have what was before them.
         let count = past.outcome.is_none();
+        let telling = self.taken.iter().filter(|(_, record)| record.outcome(stmt_id).is_some());
+        let is_counted = |shard: ShardId| telling.clone().any(|(later, _)| later.counted.contains(&shard));
         for (origin, record) in &self.taken {
             let Some(outcome) = record.outcome(stmt_id) else { continue };
             let upto = record.position(stmt_id).cloned();
@@ -161,7 +163,8 @@ impl<'a> Remembered<'a> {
             past.is_complete |= upto.is_none() && has_all;
             past.elsewhere.push((*origin, upto));
             if count {
-                let counted = if origin.counts { outcome.clone() } else { nothing_of(outcome) };
+                let counts = origin.counts && !is_counted(origin.shard);
+                let counted = if counts { outcome.clone() } else { nothing_of(outcome) };
                 past.outcome = Some(past.outcome.into_iter().fold(counted, sum));
             }
         }

@@ -2,7 +2,7 @@
 
 use base::{Code, NodeId, SessionId};
 use bson::{Bson, Document, doc};
-use catalog::{HashSpan, NodeState};
+use catalog::{Command, HashSpan, NodeState, ReshardPlan};
 use document::{DocBuf, ShardKey};
 use router::command::{
     CountCommand, CreateIndexesCommand, DeleteCommand, DeleteStatement, DistinctCommand, ExplainCommand,
@@ -414,6 +414,22 @@ async fn shards_and_a_reshard_that_a_crash_interrupted_are_there_after_the_resta
     };
     assert_eq!(found, numbers(0..3_000));
     node.validates().await;
+}
+
+/// Begun as the balancer does, by which nobody is told.
+#[tokio::test]
+async fn who_cuts_shards_waits_for_the_balancer_that_does_so_too() {
+    let node = Node::new().await;
+    node.insert(numbers(0..3_000)).await;
+    let state = node.host.catalog_state().expect("there");
+    let record = state.find(&things()).expect("there");
+    let (source, targets) = (record.shard_map.shards[0].shard, HashSpan::new(0, u64::MAX).cut(2));
+    let plan = ReshardPlan::of_key(record, vec![source], targets);
+    let begin = Command::BeginReshard { collection: record.id, reshards_seen: record.reshards, plan };
+    node.host.catalog().expect("there").write(begin).await.expect("begun");
+    node.shard_by(doc! { "_id": "hashed" }, 5).await;
+    assert_eq!(node.shards().await, 5);
+    assert_eq!(node.all(doc! {}).await, numbers(0..3_000));
 }
 
 #[tokio::test]

@@ -121,6 +121,7 @@ impl Wire for Origin {
             range: Some(self.range.into_wire()?),
             shard_key: self.shard_key.into_wire()?,
             counts: self.counts,
+            counted: self.counted.into_iter().map(ShardId::get).collect(),
         })
     }
 
@@ -130,6 +131,11 @@ impl Wire for Origin {
             range: required(message.range, "a range of hashes")?,
             shard_key: Wire::from_wire(message.shard_key)?,
             counts: message.counts,
+            counted: message
+                .counted
+                .into_iter()
+                .map(|shard| counter(shard).map(ShardId))
+                .collect::<Result<_>>()?,
         })
     }
 }

@@ -249,6 +249,7 @@ fn batches() -> [Batch; 2] {
         range: HashRange { first: 1, last: u64::MAX },
         shard_key: ShardKey::new(["customer", "place.zip"]),
         counts: true,
+        counted: vec![ShardId(1), ShardId(NUMBER_MAX)],
     };
     let whole =
         Origin { range: HashRange::WHOLE, shard_key: ShardKey::on_id(), counts: false, ..origin.clone() };
@@ -666,6 +667,7 @@ fn pieces_of_shards_are_checked() {
         v1::CopyBatch { number: too_high, ..sent.clone() },
         of_origin(v1::CopyOrigin { shard: too_high, ..origin.clone() }),
         of_origin(v1::CopyOrigin { shard_key: vec![], ..origin.clone() }),
+        of_origin(v1::CopyOrigin { counted: vec![too_high], ..origin.clone() }),
         of_origin(v1::CopyOrigin { range: None, ..origin.clone() }),
         of_origin(v1::CopyOrigin { range: Some(v1::HashRange { first: 1, last: 0 }), ..origin }),
     ];

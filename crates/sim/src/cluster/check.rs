@@ -11,13 +11,16 @@ use bson::Document;
 use bytes::Bytes;
 use catalog::{Catalog, CollectionRecord, CollectionState, IndexState, ReplicaPlacement, ShardPlacement};
 use document::ShardKey;
+use futures::future::BoxFuture;
 use query::state::{HashRange, ShardState};
 use replica::Host;
+use router::Router;
 use storage::{Direction, KeyRange};
 
 use super::client::THINGS;
 use super::shards;
 use crate::groups::{self, Member};
+use crate::rpc::call_router;
 use crate::world::World;
 use crate::{check, faults};
 
@@ -27,6 +30,8 @@ pub(super) const RECOVERY_SECONDS_MAX: u64 = 120;
 const REPLICATION_FACTOR: usize = 3;
 /// How many entries a replica may lack that has caught up while clients write.
 const LAG_ENTRIES_MAX: u64 = 5;
+/// How long an answer is waited for, in milliseconds.
+const PATIENCE_MS: u64 = 10_000;
 /// Simulated time within which a replica that is dropped is gone, in seconds: it may wait for a successor first.
 const DROP_SECONDS_MAX: u64 = 4;
 
@@ -39,6 +44,10 @@ pub(super) async fn check(world: &Arc<World>) {
         faults::start(world, node).await;
     }
     while !shards::pause(world, false).await {}
+    // It would go on moving what is to be looked at.
+    while call_router(world, world.pick(&world.members()), PATIENCE_MS, stop_balancer).await.is_err() {
+        world.pause(200).await;
+    }
     if let Err(what) = await_none(RECOVERY_SECONDS_MAX, || unsettled(world)).await {
         return world.violation(format!("the cluster does not become what its catalog says: {what}"));
     }
@@ -53,11 +62,20 @@ pub(super) async fn check(world: &Arc<World>) {
     check_disks(world, &catalog);
 }
 
+fn stop_balancer(router: Arc<Router>) -> BoxFuture<'static, base::Result<()>> {
+    Box::pin(async move { router.set_balancer(false).await })
+}
+
 /// Waits, while clients work, until everything that is acknowledged by now is on as many nodes as it should be. Whether it
 /// came to that.
 pub(super) async fn is_replicated(world: &Arc<World>, seconds: u64) -> bool {
     let Some(before) = catalog(world) else { return false };
     await_none(seconds, || unreplicated(world, &before)).await.is_ok()
+}
+
+/// Whether everything that the catalog has now is on as many nodes as it should be.
+pub(super) fn is_replicated_now(world: &World) -> bool {
+    catalog(world).is_some_and(|now| unreplicated(world, &now).is_none())
 }
 
 /// Looks until there is nothing to find any more, or fails with what is found after so many seconds.

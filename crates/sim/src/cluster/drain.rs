@@ -1,7 +1,7 @@
 //! Nodes of a whole cluster that are to be emptied: taken back into use before that is done, or taken out of the cluster
-//! afterwards.
+//! afterwards; and dead ones that are taken out of it as they are.
 //!
-//! Called by faults. Always holds: a node is switched off only after it was said to belong to no group any more.
+//! Called by faults. Always holds: a node that lives is switched off only after it was said to belong to no group any more.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,7 +42,8 @@ pub(super) async fn drain(world: &Arc<World>) {
         return cancel(world, node).await;
     }
     until_empty(world, node).await;
-    remove(world, node).await;
+    // It would be refused if the node had anything left.
+    remove(world, node, &[]).await;
     let place = world.node(node);
     let _busy = place.busy.lock().await;
     place.kill();
@@ -78,7 +79,13 @@ async fn until_empty(world: &Arc<World>, node: NodeId) {
     }
 }
 
-async fn remove(world: &Arc<World>, node: NodeId) {
+/// Takes a node that is gone for good out of the cluster, once it counts as dead and all its shards have primaries without it.
+pub(super) async fn remove_dead(world: &Arc<World>, node: NodeId) {
+    remove(world, node, &[Code::ILLEGAL_OPERATION]).await;
+}
+
+/// Asks for that until it is done; these answers mean that it has to wait.
+async fn remove(world: &Arc<World>, node: NodeId, has_to_wait: &[Code]) {
     world.schedule(&format!("{node} is removed"));
     loop {
         let others: Vec<NodeId> = world.members().into_iter().filter(|other| *other != node).collect();
@@ -90,6 +97,9 @@ async fn remove(world: &Arc<World>, node: NodeId) {
         };
         match ask(world, asked, work).await {
             Ok(()) => return,
+            Err(NoAnswer::Refused(error)) if has_to_wait.contains(&error.code) => {
+                world.trace(&format!("removing {node} has to wait: {error}"));
+            }
             Err(failure) => note(world, &format!("removing {node}"), &failure),
         }
         world.pause(500).await;

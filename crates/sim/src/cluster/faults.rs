@@ -1,9 +1,12 @@
-//! What goes wrong in a whole cluster. Processes, disks and the network fail as in a single group; besides, nodes join, and
-//! nodes are lost for good and replaced by empty ones, or drained and removed.
+//! What goes wrong in a whole cluster. Processes, disks and the network fail as in a single group; besides, nodes join, are drained
+//! and removed, stay away until they count as dead, and are lost for good: then they are replaced by empty ones or removed.
 
 use std::sync::Arc;
 
-use base::NodeId;
+use base::{NodeId, Result};
+use catalog::BalancerSettings;
+use futures::future::BoxFuture;
+use router::Router;
 
 use super::{check, drain, nodes};
 use crate::faults::{Ending, cut_for};
@@ -11,6 +14,7 @@ use crate::faults::{
     end_and_start, end_and_start_several, end_for, isolation, jump, partition, pause, span_ms, stall, storm,
 };
 use crate::groups;
+use crate::rpc::call_router;
 use crate::world::World;
 
 /// How long a cluster may take to settle before a node is lost, in seconds; where it takes longer the node stays.
@@ -21,11 +25,17 @@ const MAKING_UP_SECONDS_MAX: u64 = 60;
 const FIRST_NEW_MACHINE: u32 = 100;
 /// Nodes that a cluster has at once, at most.
 const NODES_MAX: usize = 5;
+/// After how long a node counts as dead where that is soon, in seconds.
+const DEAD_AFTER_S: u32 = 5;
+/// How long a node stays away at most, in milliseconds.
+const AWAY_MS_MAX: u64 = 10_000;
+/// How long an answer is waited for, in milliseconds.
+const PATIENCE_MS: u64 = 10_000;
 
 /// One fault, from its beginning to its end.
 pub(super) async fn inject(world: Arc<World>) {
     let world = &world;
-    match world.choose(25) {
+    match world.choose(26) {
         0..=4 => end_and_start(world, target(world)).await,
         5 => end_and_start_several(world).await,
         6..=7 => pause(world, target(world)).await,
@@ -37,6 +47,7 @@ pub(super) async fn inject(world: Arc<World>) {
         17 => behead(world).await,
         18..=19 => join(world).await,
         20..=22 => drain::drain(world).await,
+        23 => stay_away(world, target(world)).await,
         _ => lose_a_node(world).await,
     }
 }
@@ -90,27 +101,69 @@ async fn join(world: &Arc<World>) {
     }
 }
 
-/// A node's disk is gone, and with it the node; an empty one takes its place. Only where all that was acknowledged is on
-/// others, too.
+/// A node is away for about as long as it takes until it counts as dead, and comes back.
+async fn stay_away(world: &Arc<World>, node: NodeId) {
+    let dead_after_ms = u64::from(node_dead_after_s(world).unwrap_or_default()) * 1_000;
+    let away_ms = (dead_after_ms + world.choose(5_000)).min(AWAY_MS_MAX);
+    end_for(world, node, Ending::PowerOff, away_ms).await;
+}
+
+/// A node's disk is gone, and with it the node; an empty one takes its place, or it is taken out of the cluster once it counts as
+/// dead. Only where all that was acknowledged is on others, too.
 async fn lose_a_node(world: &Arc<World>) {
     let Ok(_administering) = world.administration.try_lock() else { return };
     let members = world.members();
     if members.len() < 3 || !world.has_room() || !check::is_replicated(world, SETTLING_SECONDS_MAX).await {
         return;
     }
-    let Some(machine) = lose(world, world.pick(&members)).await else { return };
+    let node = world.pick(&members);
+    let Some(machine) = lose(world, node).await else { return };
     world.pause(1_000).await;
-    nodes::join(world, machine).await;
+    let counts_as_dead_soon = node_dead_after_s(world).is_some_and(|limit_s| limit_s <= DEAD_AFTER_S);
+    if counts_as_dead_soon && world.chance(60) {
+        let is_before = world.chance(50);
+        if is_before {
+            nodes::join(world, FIRST_NEW_MACHINE + world.joined()).await;
+        }
+        drain::remove_dead(world, node).await;
+        if !is_before {
+            nodes::join(world, FIRST_NEW_MACHINE + world.joined()).await;
+        }
+    } else {
+        nodes::join(world, machine).await;
+    }
     // The next one may be lost only once this one is made up for, which the checks at the end insist on.
     check::is_replicated(world, MAKING_UP_SECONDS_MAX).await;
 }
 
-/// Takes a node with its disk away. Returns the number of its machine.
+/// Takes a node with its disk away. Returns the number of its machine; nothing when it may have something that others do not.
 async fn lose(world: &World, node: NodeId) -> Option<u32> {
     let place = world.node(node);
     let _busy = place.busy.lock().await;
+    // What was placed while a node counted as dead has fewer replicas at first.
+    if !check::is_replicated_now(world) {
+        return None;
+    }
     world.schedule(&format!("{node} is lost"));
     place.kill();
     place.wipe();
     world.dismiss(node)
+}
+
+/// Has nodes count as dead soon.
+pub(super) async fn hurry_death(world: &Arc<World>) {
+    let set = |router: Arc<Router>| -> BoxFuture<'static, Result<()>> {
+        Box::pin(async move {
+            let settings = router.balancer_settings().await?;
+            let settings = BalancerSettings { node_dead_after_s: DEAD_AFTER_S, ..settings };
+            router.change_balancer_settings(settings).await
+        })
+    };
+    while call_router(world, world.pick(&world.members()), PATIENCE_MS, set).await.is_err() {
+        world.pause(200).await;
+    }
+}
+
+fn node_dead_after_s(world: &World) -> Option<u32> {
+    check::catalog(world).map(|catalog| catalog.cluster().balancer.node_dead_after_s)
 }

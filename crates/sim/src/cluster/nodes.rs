@@ -41,7 +41,7 @@ pub(crate) fn begin(world: &Arc<World>, process: &Arc<Process>, node: NodeId) {
         if let Some(process) = own.upgrade() {
             process.serve(router.clone());
         }
-        router.keep_reconciled().await;
+        futures::join!(router.clone().keep_reconciled(), router.keep_balanced());
     }));
 }
 

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use base::id::CATALOG_SHARD;
 use base::{CollectionId, Epoch, LogIndex, NodeId, ShardId, Term};
 use catalog::{Catalog, CollectionRecord};
 
@@ -29,6 +30,9 @@ pub(super) struct Watch {
     /// Groups that have had all their voters, with how many these were, and what their leader had committed when they had, in the
     /// newest such term.
     complete: BTreeMap<ShardId, (Term, LogIndex, usize)>,
+    /// Nodes that were taken out of use, and what was applied of the catalog that said something new of that last.
+    taken_out: BTreeSet<NodeId>,
+    taken_out_at: Option<LogIndex>,
 }
 
 impl Watch {
@@ -82,9 +86,23 @@ impl Watch {
     fn look_at_voters(&mut self, world: &World, catalog: &Catalog, process: &Process) {
         let wanted = catalog.replicas_wanted();
         let factor = usize::try_from(catalog.cluster().replication_factor).unwrap_or(usize::MAX);
-        if wanted < factor {
-            // Whoever takes nodes away until there are fewer wants fewer replicas.
+        let Some(applied) = groups::Member::on(&process.host, CATALOG_SHARD).map(|copy| copy.applied())
+        else {
+            return;
+        };
+        // An older copy of the catalog says nothing of what is wanted since.
+        if Some(applied) < self.taken_out_at {
+            return;
+        }
+        let taken_out: BTreeSet<NodeId> =
+            catalog.nodes().filter(|node| !node.is_in_use()).map(|node| node.id).collect();
+        // Whoever takes nodes away until there are fewer wants fewer replicas, perhaps only until the next one joins.
+        if wanted < factor || !taken_out.is_subset(&self.taken_out) {
             self.complete.clear();
+            self.taken_out_at = Some(applied);
+        }
+        self.taken_out.extend(taken_out);
+        if wanted < factor {
             return;
         }
         for status in process.host.replicas().into_iter().filter(|status| status.is_leader) {
