@@ -189,13 +189,26 @@ impl Group {
 
     /// Asks for votes now instead of waiting for a timeout.
     pub(crate) fn campaign(&mut self, entropy: &dyn Entropy) -> storage::Result<()> {
+        if !self.may_campaign() {
+            return Ok(());
+        }
         self.stepping(entropy, |raw| raw.campaign())
             .map_err(|error| Fault::corruption(format!("an election cannot start: {error}")))
+    }
+
+    /// Whether an election may begin. Who needs no other's vote has won it at once, and the library wants all that a leader has to
+    /// be durable; where others vote, their answers come after that.
+    pub(crate) fn may_campaign(&self) -> bool {
+        let log = &self.raw.raft.raft_log;
+        self.leads() || !self.is_sole_voter() || log.persisted >= log.last_index()
     }
 
     /// Time passes by one tick. Returns whether this replica leads and sends heartbeats now.
     pub(crate) fn tick(&mut self, entropy: &dyn Entropy) -> bool {
         self.silent_ticks = self.silent_ticks.saturating_sub(1);
+        if !self.may_campaign() {
+            return false;
+        }
         self.stepping(entropy, RawNode::tick);
         self.leads() && self.raw.raft.heartbeat_elapsed() == 0
     }

@@ -9,6 +9,7 @@ use base::id::CATALOG_SHARD;
 use base::{LogIndex, NodeId, ReplicaId, ShardId};
 use raft::eraftpb::{Message, MessageType};
 use storage::{Fault, KeyspaceName, LogBatch, RaftLog, ReplicaLogState};
+use tokio::sync::oneshot;
 
 use crate::host::HostOf;
 use crate::machine::StateMachine;
@@ -109,8 +110,20 @@ impl<S: StateMachine, C: StateMachine> HostOf<S, C> {
     }
 
     /// Puts a snapshot that came whole in the place of whatever the replica had, or of an older replica of the shard. On
-    /// return: fsynced and running. The message tells the sender's replica how far this one is.
-    pub async fn install_snapshot(&self, mut receiver: SnapshotReceiver) -> Result<Message, NotInstalled> {
+    /// return: fsynced and running. The message tells the sender's replica how far this one is. What is begun is finished, also when
+    /// nobody waits for it any more: the replica does not run meanwhile.
+    pub async fn install_snapshot(&self, receiver: SnapshotReceiver) -> Result<Message, NotInstalled> {
+        let (answer, installed) = oneshot::channel();
+        let host = self.clone();
+        let install = async move {
+            // Whoever sent it may have gone away.
+            drop(answer.send(host.install(receiver).await));
+        };
+        self.inner.node.options.spawner.spawn(Box::pin(install));
+        installed.await.unwrap_or(Err(NotInstalled::Damaged))
+    }
+
+    async fn install(&self, mut receiver: SnapshotReceiver) -> Result<Message, NotInstalled> {
         let (header, name) = (receiver.header.clone(), receiver.name);
         let _changing = self.inner.changing.lock().await;
         if self.is_dropped(header.to) {
@@ -132,12 +145,12 @@ impl<S: StateMachine, C: StateMachine> HostOf<S, C> {
         self.stop_replica(header.shard).await;
         let node = &self.inner.node;
         if older.is_none() && self.goes_on(&header).await.map_err(|fault| stop(node, fault))? {
-            return Err(NotInstalled::NotNeeded(Box::new(header.acknowledgement(header.index))));
+            return Err(NotInstalled::NotNeeded(Box::new(header.acknowledgement())));
         }
         receiver.installed = true;
         self.replace(name, &header, older).await.map_err(|fault| stop(node, fault))?;
         count(&node.metrics.snapshots_installed, 1);
-        Ok(header.acknowledgement(header.index))
+        Ok(header.acknowledgement())
     }
 
     /// Opens the replica, which was stopped, as it was when its log reaches as far as the snapshot: it may have
@@ -232,7 +245,8 @@ fn stop(node: &Node, fault: Fault) -> NotInstalled {
 
 fn check_needed(header: &SnapshotHeader, commit: LogIndex) -> Result<(), NotInstalled> {
     match commit >= header.index {
-        true => Err(NotInstalled::NotNeeded(Box::new(header.acknowledgement(commit)))),
+        // What is behind the snapshot may come from a later leader, and this one may have something else there.
+        true => Err(NotInstalled::NotNeeded(Box::new(header.acknowledgement()))),
         false => Ok(()),
     }
 }
@@ -290,6 +304,24 @@ mod tests {
         assert!(has(log(7, 9), 5, 4));
         assert!(has(log(9, 9), 5, 4));
         assert!(has(log(5, 5), 5, 4));
+    }
+
+    #[test]
+    fn a_snapshot_that_is_not_needed_acknowledges_only_what_it_covers() {
+        let header = SnapshotHeader {
+            shard: ShardId(2),
+            from: ReplicaId(8),
+            to: REPLICA,
+            term: Term(5),
+            index: LogIndex(7),
+            index_term: Term(4),
+            membership: Bytes::new(),
+        };
+        assert_eq!(check_needed(&header, LogIndex(6)), Ok(()));
+        let Err(NotInstalled::NotNeeded(answer)) = check_needed(&header, LogIndex(20)) else {
+            panic!("the replica has it");
+        };
+        assert_eq!((answer.term, answer.index, answer.commit), (5, 7, 7));
     }
 
     #[test]

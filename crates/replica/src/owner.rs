@@ -375,6 +375,9 @@ impl<M: StateMachine> Owner<M> {
         }
         if let Some(lost) = self.leading.take() {
             self.shared.lease.revoke();
+            // Those that others overwrite are never applied; the others are before the next term of this replica is.
+            self.in_flight.clear();
+            self.in_flight_bytes = 0;
             self.forget_proposals();
             self.trace(|| Event::Stepped { term: lost.term });
             let error = Error::new(

@@ -139,14 +139,14 @@ fn checksum(pairs: &[(Bytes, Bytes)]) -> u32 {
 
 impl SnapshotHeader {
     /// What the receiver tells the sender once it has the snapshot: that its log matches up to the covered entry.
-    pub(crate) fn acknowledgement(&self, index: LogIndex) -> Message {
+    pub(crate) fn acknowledgement(&self) -> Message {
         Message {
             msg_type: MessageType::MsgAppendResponse,
             from: self.to.get(),
             to: self.from.get(),
             term: self.term.get(),
-            index: index.get(),
-            commit: index.get(),
+            index: self.index.get(),
+            commit: self.index.get(),
             ..Message::default()
         }
     }

@@ -372,11 +372,12 @@ impl<M: StateMachine> Owner<M> {
     }
 
     /// Asks for votes as a leader wished that has handed its role over. Not while a change of the membership is committed and not
-    /// applied: the library would drop the wish for good.
+    /// applied: the library would drop the wish for good. Nor while the only voter's log is not durable.
     pub(super) fn succeed(&mut self) {
         let is_taken = self.shared.commit.index() >= self.group.commit();
         let is_applied = self.newer_memberships.back().is_none_or(|(index, _)| *index <= self.applied);
-        if let Some(wish) = self.wish.take_if(|_| is_taken && is_applied) {
+        let may_campaign = self.group.may_campaign();
+        if let Some(wish) = self.wish.take_if(|_| is_taken && is_applied && may_campaign) {
             self.group.step(wish, self.node.options.entropy.as_ref());
         }
     }

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use base::{Clock, Entropy, MonoTime};
+use base::{Clock, Entropy, MonoTime, NodeId};
 use futures::future::join_all;
 use replica::{CompactionPolicy, HostOf, HostOptions, Membership, NoPeers, ThreadSpawner};
 use storage::memory::{MemoryDisk, MemoryLogWriter};
 
-use crate::support::{KvCommand, KvMachine, NODE, Node, NodeOptions, REPLICA, SHARD, initial};
+use crate::support::{Cluster, KvCommand, KvMachine, NODE, Node, NodeOptions, REPLICA, SHARD, initial};
 
 /// A clock that stands still, and numbers that are always the same.
 struct Still;
@@ -116,6 +117,52 @@ fn run_on_threads(test: impl AsyncFnOnce(HostOf<KvMachine, KvMachine>)) {
             bug: None,
         });
         test(host.await.expect("an empty disk")).await;
+    });
+}
+
+/// What a leader proposed in vain counts no more when it leads again: it would wait for ever for that to be applied.
+#[test]
+fn proposals_that_were_lost_hold_nothing_up_when_the_role_comes_back() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    runtime.expect("a runtime").block_on(async {
+        let nodes = [NodeId(1), NodeId(2), NodeId(3)];
+        let mut cluster = Cluster::new(u64::MAX);
+        for node in nodes {
+            cluster.start(node).await;
+        }
+        cluster.create(&nodes).await;
+        let pass = |ms: u64| tokio::time::sleep(Duration::from_millis(ms));
+        pass(900).await;
+        let leading = || {
+            let leads = |node: &NodeId| cluster.node(*node).host.replicas().iter().any(|here| here.is_leader);
+            nodes.into_iter().find(leads).expect("one leads")
+        };
+        let first = leading();
+        for other in nodes.into_iter().filter(|other| *other != first) {
+            cluster.cut(first, other);
+            cluster.cut(other, first);
+        }
+        for number in 0..40 {
+            let handle = cluster.handle(first);
+            let set = KvCommand::Set(format!("lost-{number}"), "x".to_owned());
+            tokio::spawn(async move { handle.write(set).await });
+            cluster.node(first).settle().await;
+        }
+        pass(3_000).await;
+        cluster.heal();
+        pass(3_000).await;
+        let second = leading();
+        assert_ne!(second, first);
+        cluster.handle(second).transfer_to(Cluster::replica_on(first)).await;
+        pass(1_000).await;
+        assert_eq!(leading(), first);
+        let large = "x".repeat(5 * 1024 * 1024);
+        for number in 0..16 {
+            let handle = cluster.handle(first);
+            let written = handle.write(KvCommand::Set(format!("k{number}"), large.clone()));
+            let answer = tokio::time::timeout(Duration::from_secs(60), written).await;
+            answer.unwrap_or_else(|_| panic!("write {number} is never answered")).expect("written");
+        }
     });
 }
 
