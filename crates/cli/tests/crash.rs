@@ -104,7 +104,7 @@ async fn no_acknowledged_write_is_lost_when_the_process_is_killed() {
     prepare(&data).await;
     for round in 0..rounds {
         let node = Node::start(&data);
-        let stop = Arc::new(AtomicBool::new(false));
+        let (stop, written) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let mut tasks = Vec::new();
         for (writer, ledger) in std::mem::take(&mut ledgers).into_iter().enumerate() {
             let things = collection(&node.client().await);
@@ -115,7 +115,13 @@ async fn no_acknowledged_write_is_lost_when_the_process_is_killed() {
                 random.random(),
                 ledger,
                 Arc::clone(&stop),
+                Arc::clone(&written),
             )));
+        }
+        // Later rounds may end before anything is acknowledged.
+        while round == 0 && !written.load(Ordering::Relaxed) {
+            assert!(!tasks.iter().all(|writer| writer.is_finished()), "nobody can write");
+            tokio::time::sleep(Duration::from_millis(2)).await;
         }
         tokio::time::sleep(Duration::from_millis(random.random_range(5..700))).await;
         node.kill();
@@ -158,6 +164,7 @@ async fn write(
     seed: u64,
     mut ledger: Ledger,
     stop: Arc<AtomicBool>,
+    written: Arc<AtomicBool>,
 ) -> Ledger {
     let mut random = StdRng::seed_from_u64(seed);
     for number in 0.. {
@@ -177,6 +184,9 @@ async fn write(
                 matches!(*error.kind, ErrorKind::Command(_) | ErrorKind::Write(_) | ErrorKind::InsertMany(_));
             assert!(!refused, "the node refused a write: {error}");
             break;
+        }
+        if ledger.documents_acknowledged() > 0 {
+            written.store(true, Ordering::Relaxed);
         }
     }
     ledger
