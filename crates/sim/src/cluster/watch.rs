@@ -30,8 +30,9 @@ pub(super) struct Watch {
     /// Groups that have had all their voters, with how many these were, and what their leader had committed when they had, in the
     /// newest such term.
     complete: BTreeMap<ShardId, (Term, LogIndex, usize)>,
-    /// Nodes that were taken out of use, and what was applied of the catalog that said something new of that last.
+    /// Nodes that were taken out of use.
     taken_out: BTreeSet<NodeId>,
+    /// What was applied of the catalog that said something new of that last.
     taken_out_at: Option<LogIndex>,
 }
 
